@@ -102,6 +102,8 @@ def _masses(state: LabelState, given: np.ndarray) -> tuple[np.ndarray, np.ndarra
     parts = []
     for rows in pieces(state.targets, device):
         targets = state.targets.read(rows)
+        if state.empty:  # they began at zero and do not sum to 1 yet
+            targets = targets / targets.sum(dim=1, keepdim=True).clamp_min(torch.finfo(targets.dtype).tiny)
         largest = state.targets.largest(rows)
         masses = [targets.gather(1, classes[:, None])[:, 0] for classes in (largest, labels[rows])]
         parts.append([part.cpu().numpy() for part in (largest, *masses)])

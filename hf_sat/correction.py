@@ -1,6 +1,6 @@
 """Label correction over one call of `train()`: prepare once, resolve once, loss pure, observe once, commit.
 
-Nothing here knows the Trainer: steps and epochs come in as numbers, other processes as one `gather` function.
+Nothing here knows the Trainer: steps and epochs come in as numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch, state_rows
+from .exchange import Exchange, InFlight
+from .methods.label_correction import LabelCorrectionMethod
 from .methods.schedule import Schedule
-from .methods.self_adaptive import SelfAdaptiveTraining
 from .monitor import CorrectionMonitor
 from .samples import IGNORED, UNKNOWN, Samples
 from .soft_targets import SoftTargets
 from .state import LabelState, check_fingerprint, fingerprint, read_state, save_state
-
-Gather = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -38,18 +37,26 @@ class Visits:
     def joined(cls, parts: list["Visits"]) -> "Visits":
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
-    def gathered(self, gather: Gather, spare_row: int) -> "Visits":
-        """The visits of all processes, by one collective: whole numbers travel as their bits.
-
-        Processes with fewer rows are filled up with zeros, so a flag above zero marks a row that is real.
-        """
-        flag = 1 + self.finite.long()
-        whole = torch.stack([self.rows, self.labels, self.predicted, flag], dim=1)
+    def packed(self) -> Tensor:
+        """All of it as float32, (M, 4 + C), to travel in one message; whole numbers as their bits."""
+        whole = torch.stack([self.rows, self.labels, 2 * self.predicted + self.finite.long()], dim=1)
         real = torch.cat([self.p_given[:, None], self.target], dim=1).float()
-        packed = gather(torch.cat([whole.int().view(torch.float32), real], dim=1))
-        rows, labels, predicted, flag = packed[:, :4].contiguous().view(torch.int32).long().unbind(dim=1)
-        rows = torch.where(flag > 0, rows, spare_row)
-        return Visits(rows, labels, packed[:, 5:], predicted, packed[:, 4], flag == 2)
+        return torch.cat([whole.int().view(torch.float32), real], dim=1)
+
+    @classmethod
+    def unpacked(cls, packed: Tensor) -> "Visits":
+        """What `packed` made."""
+        rows, labels, prediction = packed[:, :3].contiguous().view(torch.int32).long().unbind(dim=1)
+        return cls(rows, labels, packed[:, 4:], prediction >> 1, packed[:, 3], (prediction & 1).bool())
+
+
+@dataclass
+class Window:
+    """The optimizer step that visits belong to."""
+
+    step: int = -1
+    epoch: float = 0.0
+    last_of_epoch: bool = False
 
 
 class LabelCorrection:
@@ -64,14 +71,13 @@ class LabelCorrection:
         num_classes: classes of the model where known; otherwise the first logits tell.
         label_smoothing: of the plain cross-entropy before the onset.
         reset_changed: whether rows whose label was edited between runs start anew, rather than being refused.
-        gather: rows of this process -> rows of all processes in rank order, where processes with fewer rows are
-            filled up with zeros; None on one process.
-        top_k: entries that `storage` keeps of a row, for the checkpoint's record.
+        distributed: whether other processes train on other examples.
+        top_k, name: entries that `storage` keeps of a row, and the method's name, for the checkpoint's record.
     """
 
     def __init__(
         self,
-        method: SelfAdaptiveTraining,
+        method: LabelCorrectionMethod,
         schedule: Schedule,
         samples: Samples,
         device: torch.device,
@@ -79,26 +85,28 @@ class LabelCorrection:
         num_classes: int | None = None,
         label_smoothing: float = 0.0,
         reset_changed: bool = False,
-        gather: Gather | None = None,
+        distributed: bool = False,
         top_k: int | None = None,
+        name: str = "sat",
     ):
         self.method = method
+        self.name = name
         self.schedule = schedule
         self.samples = samples
         self.device = device
         self.storage = storage
         self.label_smoothing = label_smoothing
         self.reset_changed = reset_changed
-        self.gather = gather
+        self.distributed = distributed
         self.top_k = top_k
         self.state: LabelState | None = None
         self.monitor: CorrectionMonitor | None = None
         self.offsets = None if samples.offsets is None else torch.from_numpy(samples.offsets).to(device)
         self.trusted = self._trusted_rows()
-        self.step = -1
-        self.epoch = 0.0
-        self.last_window_of_epoch = False
+        self.window = Window()
         self.pending: list[Visits] = []
+        self.exchange: Exchange | None = None
+        self.in_flight: tuple[Window, InFlight] | None = None
         if num_classes is not None:
             self._allocate(num_classes)
 
@@ -114,7 +122,7 @@ class LabelCorrection:
     def _allocate(self, num_classes: int) -> None:
         storage = self.storage(self.samples.num_rows, num_classes)
         labels = None if self.samples.labels is None else torch.from_numpy(self.samples.labels)
-        self.state = LabelState(storage, labels, self.device)
+        self.state = LabelState(storage, labels, self.device, empty=self.method.starts_empty)
         clean = None if self.samples.clean is None else torch.from_numpy(self.samples.clean)
         self.monitor = CorrectionMonitor(self.state, clean)
 
@@ -122,7 +130,9 @@ class LabelCorrection:
 
     def begin_step(self, step: int, epoch: float, last_of_epoch: bool) -> None:
         """Open the window of optimizer step `step`; the same for all its micro-batches."""
-        self.step, self.epoch, self.last_window_of_epoch = step, epoch, last_of_epoch
+        self.window = Window(step, epoch, last_of_epoch)
+        if not self.schedule.onset_reached:
+            self.settle()  # the schedule decides by what all processes have seen
         self.schedule.begin_step(epoch)
 
     @property
@@ -139,7 +149,7 @@ class LabelCorrection:
     def loss(self, batch: Batch, logits: Tensor) -> Tensor:
         """Sum of the losses of the counted positions, against the target that was resolved; changes nothing."""
         logits = _flat_logits(logits, batch)
-        if not self.correcting:
+        if self.method.waits and not self.correcting:
             return F.cross_entropy(
                 logits.to(torch.promote_types(logits.dtype, torch.float32)),
                 batch.labels,
@@ -147,7 +157,7 @@ class LabelCorrection:
                 reduction="sum",
                 label_smoothing=self.label_smoothing,
             )
-        losses = self.method.losses(logits, batch.target, batch.weights)
+        losses = self.method.losses(logits, batch.target, batch.weights, batch.labels)
         return torch.where(batch.counted, losses, 0.0).sum()
 
     def _fit_classes(self, num_classes: int) -> None:
@@ -164,6 +174,7 @@ class LabelCorrection:
         """Fix the target of this visit by the first pass and queue it; later passes over the batch change neither."""
         if batch.target is not None:
             return
+        self.settle()
         logits = _flat_logits(logits, batch)
         self._fit_classes(logits.shape[-1])
         stored = self.state.stored_targets(batch.rows, batch.labels)
@@ -201,24 +212,37 @@ class LabelCorrection:
             steps_taken: optimizer steps begun and ended so far.
             skipped: whether the last of them left the weights as they were (overflow under fp16).
         """
-        if not self.pending or steps_taken <= self.step:
+        if not self.pending or steps_taken <= self.window.step:
             return
         visits, self.pending = Visits.joined(self.pending), []
         if skipped:
             return
-        self._write(visits if self.gather is None else visits.gathered(self.gather, self.state.spare_row))
+        self.settle()
+        if not self.distributed:
+            return self._write(visits, self.window)
+        packed = visits.packed()
+        self.exchange = self.exchange or Exchange(packed.shape[1])
+        # Waited for when the state is next read, which is after the next forward pass.
+        self.in_flight = self.window, self.exchange.start(packed)
 
-    def _write(self, visits: Visits) -> None:
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Write what all processes sent of the last committed step; each comes by here at the same points."""
+        if self.in_flight is not None:
+            (window, message), self.in_flight = self.in_flight, None
+            self._write(Visits.unpacked(message.wait()), window)
+
+    def _write(self, visits: Visits, window: Window) -> None:
         state, spare = self.state, self.state.spare_row
         rows, first = visits.rows, first_occurrence(visits.rows)
         counted = rows != spare
-        if self.gather is not None and self.last_window_of_epoch:
+        if self.distributed and window.last_of_epoch:
             # Several processes fill up the last batches of an epoch with rows of its beginning.
-            counted = counted & (state.last_epoch[rows] != int(self.epoch))
+            counted = counted & (state.last_epoch[rows] != int(window.epoch))
         fresh = counted & visits.finite & (first == torch.arange(len(rows), device=rows.device))
         labels, given = visits.labels, state.given_labels[rows].long()
         known = given == labels
-        self.monitor.count(rows, given, state.targets.largest(rows), -(fresh & (given >= 0)).long())
+        self.monitor.count(rows, given, state.current_labels(rows), -(fresh & (given >= 0)).long())
         agreeing = visits.predicted == labels
         self.monitor.see(counted, visits.finite, agreeing, visits.target.max(dim=1).values)
         changed = fresh & known & (state.last_prediction[rows] != visits.predicted)
@@ -230,20 +254,22 @@ class LabelCorrection:
         at = torch.where(fresh, rows, spare)
         state.targets.write(at, visits.target)
         self.monitor.count(rows, labels.clamp_min(0), state.targets.largest(rows), fresh.long())
-        state.given_labels[at] = labels.int()
+        state.given_labels[at] = labels.to(state.given_labels)
         state.n_visits[at] = visit.int()
         state.p_given_mean[at] = mean
-        state.last_prediction[at] = visits.predicted.int()
-        state.last_epoch[at] = int(self.epoch)
+        state.last_prediction[at] = visits.predicted.to(state.last_prediction)
+        state.last_epoch[at] = int(window.epoch)
 
     # ---- logs and checkpoints ---------------------------------------------------------------------------------------
 
     def logs(self) -> dict[str, float]:
         """Entries for the Trainer's log; empty before the first step."""
+        self.settle()
         if self.monitor is None:
             return {}
         logs = {**self.monitor.read(self.correcting), **self.schedule.logs()}
-        logs["sat/mean_weight"] = logs["sat/target_confidence"] if self.correcting and self.method.reweight else 1.0
+        weighs = self.correcting and getattr(self.method, "reweight", False)
+        logs["sat/mean_weight"] = logs["sat/target_confidence"] if weighs else 1.0
         return logs
 
     @cached_property
@@ -252,7 +278,8 @@ class LabelCorrection:
 
     def save(self, folder: str) -> None:
         """Write the state of all committed steps into a checkpoint."""
-        form = {"num_classes": self.state and self.state.num_classes, "top_k": self.top_k}
+        classes = self.state and self.state.num_classes
+        form = {"method": self.name, "num_classes": classes, "top_k": self.top_k}
         about = {"fingerprint": self._fingerprint, "form": form, "schedule": self.schedule.state_dict()}
         # Before the first batch of a model that does not tell its classes there are no rows yet.
         rows = {} if self.state is None else {**self.state.tensors(), **self.monitor.tensors()}

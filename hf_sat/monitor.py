@@ -45,7 +45,7 @@ class CorrectionMonitor:
         # The only pass over all rows, when they are new or were loaded.
         for rows in pieces(state.targets, self.given.device):
             given = state.given_labels[rows].long()
-            self.count(rows, given, state.targets.largest(rows), (given >= 0).long())
+            self.count(rows, given, state.current_labels(rows), (given >= 0).long())
 
     def count(self, rows: Tensor, given: Tensor, current: Tensor, sign: Tensor) -> None:
         """Add (sign 1) or take away (-1) rows with these given and current labels; sign 0 leaves a row out."""

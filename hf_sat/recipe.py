@@ -1,5 +1,6 @@
 """From settings to what runs: refuses what cannot work, and says why."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .config import AUTO, LabelCorrectionArguments
-from .correction import Gather, LabelCorrection
+from .correction import LabelCorrection
+from .methods.bootstrap import SoftBootstrapping
+from .methods.elr import EarlyLearningRegularization
+from .methods.gce import GeneralizedCrossEntropy
+from .methods.label_correction import LabelCorrectionMethod
+from .methods.sce import SymmetricCrossEntropy
 from .methods.schedule import Schedule
 from .methods.self_adaptive import SelfAdaptiveTraining
 from .samples import Samples
@@ -66,7 +72,7 @@ def refuse_what_cannot_work(setup: Setup) -> None:
         ),
         (
             setup.has_compute_loss_func,
-            f"compute_loss_func is given and label_correction='sat' has a loss of its own: drop it, or {OFF}.",
+            f"compute_loss_func is given and label correction has a loss of its own: drop it, or {OFF}.",
         ),
         (
             setup.num_gpus_in_process > 1,
@@ -105,6 +111,16 @@ def refuse_labels(setup: Setup, samples: Samples) -> None:
         )
 
 
+# Each reads its own settings.
+METHODS: dict[str, Callable[[LabelCorrectionArguments], LabelCorrectionMethod]] = {
+    "sat": lambda s: SelfAdaptiveTraining(loss=s.sat_loss, sce_beta=s.sat_sce_beta, reweight=s.sat_reweight),
+    "elr": lambda s: EarlyLearningRegularization(s.elr_lambda),
+    "gce": lambda s: GeneralizedCrossEntropy(s.gce_q),
+    "sce": lambda s: SymmetricCrossEntropy(s.sce_alpha, s.sce_beta),
+    "bootstrap": lambda s: SoftBootstrapping(s.bootstrap_beta),
+}
+
+
 def build_label_correction(
     settings: LabelCorrectionArguments,
     samples: Samples,
@@ -113,23 +129,25 @@ def build_label_correction(
     num_classes: int | None,
     label_smoothing: float,
     device: torch.device,
-    gather: Gather | None,
+    distributed: bool,
 ) -> LabelCorrection:
     """The label correction that the settings ask for, at its start."""
-    method = SelfAdaptiveTraining(
-        loss=settings.sat_loss, sce_beta=settings.sat_sce_beta, reweight=settings.sat_reweight
-    )
+    method = METHODS[settings.label_correction](settings)
+    start, momentum = settings.sat_start_epoch, settings.sat_momentum
+    if settings.label_correction == "elr":
+        start, momentum = 0.0, settings.elr_beta
     return LabelCorrection(
         method,
-        Schedule(settings.sat_start_epoch, settings.sat_momentum, total_epochs),
+        Schedule(start, momentum, total_epochs),
         samples,
         device,
         storage=partial(_storage, settings, device),
         top_k=settings.sat_top_k,
+        name=settings.label_correction,
         num_classes=num_classes,
         label_smoothing=label_smoothing,
         reset_changed=settings.sat_on_label_change == "reset_rows",
-        gather=gather,
+        distributed=distributed,
     )
 
 

@@ -13,6 +13,11 @@ from torch import Tensor
 PIECE = 1 << 24
 
 
+def class_dtype(num_classes: int) -> torch.dtype:
+    """The smallest whole numbers that name every class and the labels below 0."""
+    return torch.int16 if num_classes <= torch.iinfo(torch.int16).max else torch.int32
+
+
 class SoftTargets(Protocol):
     """Soft targets of R labels over C classes, and a spare row."""
 
@@ -76,9 +81,8 @@ class TopKTargets:
         self.num_rows = num_rows
         self.num_classes = num_classes
         self.k = min(k, num_classes)
-        index = torch.int16 if num_classes <= torch.iinfo(torch.int16).max else torch.int32
         self.values = torch.zeros(num_rows + 1, self.k, dtype=dtype, device=device)
-        self.classes = torch.arange(self.k, dtype=index, device=device).repeat(num_rows + 1, 1)
+        self.classes = torch.arange(self.k, dtype=class_dtype(num_classes), device=device).repeat(num_rows + 1, 1)
 
     def read(self, rows: Tensor) -> Tensor:
         at = rows.to(self.values.device)

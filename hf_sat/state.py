@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .samples import UNKNOWN, Samples
-from .soft_targets import SoftTargets, pieces
+from .soft_targets import SoftTargets, class_dtype, pieces
 
 STATE_FILE = "sat_state.safetensors"
 FORMAT_VERSION = 1
@@ -30,30 +30,33 @@ class LabelState:
 
     Attributes:
         targets: the soft targets, C entries a row.
-        given_labels: (R + 1,) int32; -1 where no batch has shown it yet.
+        given_labels: (R + 1,) int16 (int32 from 32,768 classes on); -1 where no batch has shown it yet.
         n_visits: (R + 1,) int32, optimizer steps that took a prediction of this row.
         p_given_mean: (R + 1,) float32, mean over the visits of the predicted probability of the given label.
-        last_prediction: (R + 1,) int32, class predicted at the last visit; -1 before.
+        last_prediction: (R + 1,) like `given_labels`, class predicted at the last visit; -1 before.
         last_epoch: (R + 1,) int32, epoch of the last visit; -1 before.
 
     Args:
         targets: empty storage; filled one-hot for the labels known, zero for the others until a batch shows them.
         labels: given labels, int64 (R,), where they are known before training.
         device: where all but the targets lies.
+        empty: leave the targets of labels without a visit at zero.
     """
 
-    def __init__(self, targets: SoftTargets, labels: Tensor | None, device: torch.device):
+    def __init__(self, targets: SoftTargets, labels: Tensor | None, device: torch.device, empty: bool = False):
         size = targets.num_rows + 1
         self.targets = targets
-        self.given_labels = torch.full((size,), UNKNOWN, dtype=torch.int32, device=device)
+        self.empty = empty
+        classes = class_dtype(targets.num_classes)
+        self.given_labels = torch.full((size,), UNKNOWN, dtype=classes, device=device)
         self.n_visits = torch.zeros(size, dtype=torch.int32, device=device)
         self.p_given_mean = torch.zeros(size, device=device)
-        self.last_prediction = torch.full((size,), UNKNOWN, dtype=torch.int32, device=device)
+        self.last_prediction = torch.full((size,), UNKNOWN, dtype=classes, device=device)
         self.last_epoch = torch.full((size,), UNKNOWN, dtype=torch.int32, device=device)
         if labels is not None:
             self.given_labels[:-1] = labels.to(self.given_labels)
             for rows in pieces(targets, device):
-                targets.write(rows, one_hot(self.given_labels[rows], targets.num_classes))
+                targets.write(rows, self.first_targets(self.given_labels[rows]))
 
     @property
     def num_classes(self) -> int:
@@ -63,10 +66,20 @@ class LabelState:
     def spare_row(self) -> int:
         return self.targets.num_rows
 
+    def first_targets(self, labels: Tensor) -> Tensor:
+        """Soft targets before the first visit, (M, C)."""
+        first = one_hot(labels, self.num_classes)
+        return torch.zeros_like(first) if self.empty else first
+
     def stored_targets(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Soft targets of rows (M,) whose batch shows `labels` (M,); one-hot where the label is new, (M, C)."""
+        """Soft targets of rows (M,) whose batch shows `labels` (M,); the first ones where the label is new, (M, C)."""
         new = self.given_labels[rows] != labels
-        return torch.where(new[:, None], one_hot(labels, self.num_classes), self.targets.read(rows))
+        return torch.where(new[:, None], self.first_targets(labels), self.targets.read(rows))
+
+    def current_labels(self, rows: Tensor) -> Tensor:
+        """Class that the soft target has most of, the given one before the first visit, int64 (M,)."""
+        given = self.given_labels[rows].long().clamp_min(0)
+        return torch.where(self.n_visits[rows] == 0, given, self.targets.largest(rows))
 
     def tensors(self) -> dict[str, Tensor]:
         """The rows as they are stored, by name, without the spare one."""
@@ -81,7 +94,7 @@ class LabelState:
     def reset_rows(self, rows: Tensor, labels: Tensor) -> None:
         """Forget what was learned of these rows: their labels were edited."""
         self.given_labels[rows] = labels.to(self.given_labels)
-        self.targets.write(rows, one_hot(labels, self.num_classes))
+        self.targets.write(rows, self.first_targets(labels))
         self.n_visits[rows] = 0
         self.p_given_mean[rows] = 0.0
         self.last_prediction[rows] = UNKNOWN
@@ -155,8 +168,8 @@ def _opened(path: str) -> Iterator[safe_open]:
         ) from error
 
 
-def check_form(folder: str, num_classes: int | None, top_k: int | None) -> None:
-    """Refuse to go on with other classes or another form of storage; only the file's header is read."""
+def check_form(folder: str, method: str, num_classes: int | None, top_k: int | None) -> None:
+    """Refuse to go on with another method, other classes or another form of storage; only the file's header is read."""
     if not os.path.isfile(os.path.join(folder, "trainer_state.json")):
         raise ValueError(
             f"checkpoint {folder} was not written to its end (no trainer_state.json): resume from one before it."
@@ -164,6 +177,11 @@ def check_form(folder: str, num_classes: int | None, top_k: int | None) -> None:
     path = os.path.join(folder, STATE_FILE)
     with _opened(path) as file:
         form = _about(file)["form"]
+    if form["method"] != method:
+        raise ValueError(
+            f"{path} was written with label_correction={form['method']!r} and label_correction={method!r} is set: "
+            "resume with the former, or train anew."
+        )
     if None not in (form["num_classes"], num_classes) and form["num_classes"] != num_classes:
         raise ValueError(
             f"{path} has soft targets over {form['num_classes']} classes and the model has num_labels={num_classes}: "

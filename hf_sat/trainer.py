@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 import torch
-from accelerate.utils import gather, pad_across_processes
+from accelerate.utils import gather
 from torch import Tensor
 from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
@@ -74,6 +74,7 @@ class SATMixin:
             try:
                 output = super()._inner_training_loop(*args, **kwargs)
                 self._commit()
+                self._correction.settle()
                 return output
             finally:
                 self._running = False
@@ -117,16 +118,12 @@ class SATMixin:
                 num_classes=self._num_classes(),
                 label_smoothing=self.args.label_smoothing_factor,
                 device=self.args.device,
-                gather=self._gather_rows if self.args.world_size > 1 else None,
+                distributed=self.args.world_size > 1,
             )
         return values
 
     def _is_stream(self) -> bool:
         return isinstance(self.train_dataset, torch.utils.data.IterableDataset)
-
-    @staticmethod
-    def _gather_rows(rows: Tensor) -> Tensor:
-        return gather(pad_across_processes(rows, dim=0))
 
     # ---- data: numbers beside the examples --------------------------------------------------------------------------
 
@@ -334,6 +331,7 @@ class SATMixin:
         if self._correction is not None:
             # A just-in-time checkpoint may come before the commit of the step just taken.
             self._commit()
+            self._correction.settle()
             if self.args.should_save:
                 self._correction.save(output_dir)
 
@@ -353,7 +351,7 @@ class SATMixin:
         # Before upstream loads weights, which would fail first on a model of other classes, and less clearly.
         settings = label_correction_settings(self.args, self.default_label_correction)
         if settings.label_correction != "none":
-            check_form(resume_from_checkpoint, self._num_classes(), settings.sat_top_k)
+            check_form(resume_from_checkpoint, settings.label_correction, self._num_classes(), settings.sat_top_k)
         return super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint):

@@ -13,5 +13,9 @@ SETTINGS = {
     "in order": {"sat_momentum": 0.6, "sat_start_epoch": 0.5, "train_sampling_strategy": "sequential"},
     "top two": {"sat_momentum": 0.6, "sat_start_epoch": 0.5, "sat_top_k": 2},
     "half precision": {"sat_momentum": 0.6, "sat_start_epoch": 0.5, "sat_target_dtype": "bfloat16"},
+    "elr": {"label_correction": "elr"},
+    "gce": {"label_correction": "gce"},
+    "sce": {"label_correction": "sce"},
+    "bootstrap": {"label_correction": "bootstrap", "bootstrap_beta": 0.8},
     "max_steps": {"max_steps": 11, "sat_momentum": "auto", "sat_start_epoch": 0.5},
 }

@@ -70,6 +70,74 @@ def test_losses_and_gradients_against_float64(rows, beta):
     np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
+# The peers in the papers' own words: (method, loss of logits z, labels y, running target t).
+def gce(z, y, t, q=0.7):
+    return (1 - softmax(z)[np.arange(len(y)), y] ** q) / q
+
+
+def sce(z, y, t, alpha=0.1, beta=1.0):
+    p = softmax(z)[np.arange(len(y)), y]
+    return alpha * -np.log(p) + beta * -np.log(1e-4) * (1 - p)  # the paper's A = log 0 is log 1e-4
+
+
+def bootstrap(z, y, t, beta=0.95):
+    p = softmax(z)
+    return -((beta * np.eye(p.shape[1])[y] + (1 - beta) * p) * np.log(p)).sum(axis=1)
+
+
+def elr(z, y, t, strength=3.0):
+    p = softmax(z)
+    return -np.log(p[np.arange(len(y)), y]) + strength * np.log(1 - (p * t).sum(axis=1))
+
+
+PEERS = {
+    "gce": (methods.GeneralizedCrossEntropy(), gce),
+    "sce": (methods.SymmetricCrossEntropy(), sce),
+    "bootstrap": (methods.SoftBootstrapping(), bootstrap),
+    "elr": (methods.EarlyLearningRegularization(), elr),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_against_their_papers(name):
+    """Values, and gradients by central differences, in float64."""
+    method, formula = PEERS[name]
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(7, 5)), rng.integers(0, 5, 7)
+    t = softmax(rng.normal(size=(7, 5))) * 0.9
+    logits, targets = torch.tensor(z, requires_grad=True), torch.tensor(t)
+    counted = torch.tensor([True] * 6 + [False])
+    losses = method.losses(logits, targets, method.weights(targets, counted), torch.tensor(y))
+    np.testing.assert_allclose(losses.detach().numpy(), formula(z, y, t) * counted.numpy(), atol=1e-12)
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    for row in range(6):
+        for column in range(5):
+            step = np.zeros_like(z)
+            step[row, column] = 1e-6
+            slope = (formula(z + step, y, t) - formula(z - step, y, t))[row] / 2e-6
+            assert gradient[row, column].item() == pytest.approx(slope, abs=1e-7)
+    assert (gradient[6] == 0).all()
+
+
+def test_running_prediction_of_elr():
+    z = np.random.default_rng(0).normal(size=(4, 3))
+    once = methods.update_running_prediction(torch.zeros(4, 3, dtype=torch.float64), torch.tensor(z), 0.7)
+    np.testing.assert_allclose(once.numpy(), 0.3 * softmax(z), atol=1e-12)
+    twice = methods.update_running_prediction(once, torch.tensor(-z), 0.7)
+    np.testing.assert_allclose(twice.numpy(), 0.21 * softmax(z) + 0.3 * softmax(-z), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_stay_finite(name):
+    method, _ = PEERS[name]
+    logits = torch.tensor([[400.0, -400.0, 0.0], [-400.0, 400.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    targets = torch.eye(3)[[0, 1, 2]]
+    labels = torch.tensor([1, 1, -100])
+    losses = method.losses(logits, targets, method.weights(targets, labels >= 0), labels)
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert torch.isfinite(losses).all() and torch.isfinite(gradient).all() and losses[2] == 0
+
+
 @pytest.mark.parametrize("loss", ["ce", "sce"])
 def test_one_hot_targets_and_certain_predictions_stay_finite(loss):
     logits = torch.tensor([[400.0, -400.0, 0.0], [-400.0, 400.0, 0.0]], requires_grad=True)

@@ -37,9 +37,12 @@ def with_labels(labels, n=24):
 WRONG = [("sat_momentum", value) for value in (1.0, -0.1, "fast", float("nan"), float("inf"), True, None, "", [0.5], 2)]
 WRONG += [("sat_start_epoch", value) for value in (-1, "soon", float("nan"), float("inf"), None, False)]
 WRONG += [("sat_loss", value) for value in ("mse", None, "CE", 1)]
-WRONG += [("label_correction", value) for value in ("elr", None, True, "")]
+WRONG += [("label_correction", value) for value in ("SAT", None, True, "")]
 WRONG += [("sat_on_label_change", value) for value in ("keep", None)]
 WRONG += [("sat_sce_beta", value) for value in (-0.1, float("nan"), float("inf"), "much", None)]
+WRONG += [("elr_beta", value) for value in (1.0, -0.1, "auto")]
+WRONG += [("elr_lambda", -1.0), ("gce_q", 0.0), ("gce_q", 1.5), ("sce_alpha", -1), ("sce_beta", float("inf"))]
+WRONG += [("bootstrap_beta", 1.1), ("bootstrap_beta", None)]
 WRONG += [("sat_num_samples", value) for value in (0, -5, 2.5, "many", True)]
 WRONG += [("sat_reweight", value) for value in ("no", "false", 2, None)]
 

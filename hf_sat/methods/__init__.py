@@ -1,5 +1,9 @@
 """The methods: each a pure function and a small class around it, usable in any training loop."""
 
+from .bootstrap import SoftBootstrapping, bootstrapped_cross_entropy
+from .elr import EarlyLearningRegularization, early_learning_regularizer, update_running_prediction
+from .gce import GeneralizedCrossEntropy, generalized_cross_entropy
+from .sce import SymmetricCrossEntropy, weighted_symmetric_cross_entropy
 from .self_adaptive import (
     SelfAdaptiveTraining,
     reverse_cross_entropy,
@@ -10,10 +14,19 @@ from .self_adaptive import (
 )
 
 __all__ = [
+    "EarlyLearningRegularization",
+    "GeneralizedCrossEntropy",
     "SelfAdaptiveTraining",
+    "SoftBootstrapping",
+    "SymmetricCrossEntropy",
+    "bootstrapped_cross_entropy",
+    "early_learning_regularizer",
+    "generalized_cross_entropy",
     "reverse_cross_entropy",
     "sample_weights",
     "soft_cross_entropy",
     "symmetric_cross_entropy",
+    "update_running_prediction",
     "update_soft_targets",
+    "weighted_symmetric_cross_entropy",
 ]

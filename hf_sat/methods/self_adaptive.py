@@ -30,7 +30,7 @@ def update_soft_targets(stored: Tensor, logits: Tensor, momentum: float) -> Tens
         >>> update_soft_targets(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]), momentum=0.5)
         tensor([[0.7500, 0.2500]])
     """
-    prediction = _log_softmax(logits.detach()).exp().to(stored.dtype)
+    prediction = log_softmax(logits.detach()).exp().to(stored.dtype)
     return momentum * stored + (1.0 - momentum) * prediction
 
 
@@ -66,7 +66,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         Losses in nats, (M,).
     """
-    return -(targets * _log_softmax(logits)).sum(dim=-1)
+    return -(targets * log_softmax(logits)).sum(dim=-1)
 
 
 def reverse_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def reverse_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     and its gradient finite for one-hot targets.
     """
     log_target = targets.clamp_min(SMALLEST_TARGET).log()
-    return -(_log_softmax(logits).exp() * log_target).sum(dim=-1)
+    return -(log_softmax(logits).exp() * log_target).sum(dim=-1)
 
 
 def symmetric_cross_entropy(logits: Tensor, targets: Tensor, beta: float) -> Tensor:
@@ -84,7 +84,8 @@ def symmetric_cross_entropy(logits: Tensor, targets: Tensor, beta: float) -> Ten
     return soft_cross_entropy(logits, targets) + beta * reverse_cross_entropy(logits, targets)
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities, (M, C), in at least float32."""
     return F.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -109,6 +110,9 @@ class SelfAdaptiveTraining:
     sce_beta: float = 0.3
     reweight: bool = True
 
+    waits = True
+    starts_empty = False
+
     def resolve(self, stored: Tensor, logits: Tensor, momentum: float) -> Tensor:
         """The soft target of this visit, (M, C)."""
         return update_soft_targets(stored, logits, momentum)
@@ -120,8 +124,8 @@ class SelfAdaptiveTraining:
         ones = targets.new_ones(targets.shape[0])
         return ones if counted is None else ones * counted
 
-    def losses(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Weighted loss of each row, (M,)."""
+    def losses(self, logits: Tensor, targets: Tensor, weights: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Weighted loss of each row, (M,); what is left of the given labels stands in the targets."""
         if self.loss == "sce":
             return weights * symmetric_cross_entropy(logits, targets, self.sce_beta)
         return weights * soft_cross_entropy(logits, targets)

@@ -1,4 +1,4 @@
-"""Settings: `TrainingArguments` with the flags of hf_sat beside its own."""
+"""The flags of label correction."""
 
 import dataclasses
 import math
@@ -6,39 +6,22 @@ import numbers
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-from transformers import Seq2SeqTrainingArguments, TrainingArguments
+from .checks import AUTO, count_or_none, device_or_auto, is_a, number_or_auto, one_of, refuse
+from .peers import PeerMethodArguments
 
-AUTO = "auto"
-
-
-def refuse(setting: str, value: Any, way_out: str) -> ValueError:
-    """The one form in which hf_sat refuses something: what was set, to what, and the way out."""
-    return ValueError(f"{setting}={value!r}: {way_out}")
-
-
-def number_or_auto(setting: str, value: Any, low: float, high: float, interval: str) -> float | str:
-    """Read a setting that is "auto" or a number in `[low, high)`; command lines and YAML pass strings."""
-    if value == AUTO:
-        return AUTO
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise refuse(setting, value, f'give a number {interval} or "auto".') from None
-    if not low <= number < high:
-        raise refuse(setting, value, f'give a number {interval} or "auto".')
-    return number
+METHODS = ("sat", "elr", "gce", "sce", "bootstrap")
 
 
 @dataclass
-class LabelCorrectionArguments:
+class LabelCorrectionArguments(PeerMethodArguments):
     """The flags of label correction. Each has a default that suits fine-tuning; none depends on the noise.
 
     Args:
-        label_correction ("sat" | "none"): Self-Adaptive Training (Huang et al. 2020,
-            https://arxiv.org/abs/2002.10319, algorithm 1), or nothing.
+        label_correction ("sat" | "elr" | "gce" | "sce" | "bootstrap" | "none"): Self-Adaptive Training (Huang et al.
+            2020, https://arxiv.org/abs/2002.10319, algorithm 1), one of its peers (early-learning regularization,
+            generalized and symmetric cross-entropy, soft bootstrapping; their constants are in
+            [`PeerMethodArguments`]), or nothing. The peers but ELR change no label; their report says which labels
+            the run's predictions contradict.
         sat_momentum (number in [0, 1) or "auto"): `a` in `t <- a * t + (1 - a) * softmax(z)`. "auto" takes it from
             the visits that are left at the onset (see `hf_sat.methods.schedule.auto_momentum`); the paper has 0.9.
         sat_start_epoch (number >= 0 or "auto"): correction is on once `state.epoch >= sat_start_epoch` as an
@@ -68,9 +51,9 @@ class LabelCorrectionArguments:
         0.6
     """
 
-    label_correction: Literal["sat", "none"] = field(
+    label_correction: Literal["sat", "elr", "gce", "sce", "bootstrap", "none"] = field(
         default="sat",
-        metadata={"help": 'How labels are corrected while the model trains: "sat" or "none".'},
+        metadata={"help": "How labels are corrected while the model trains, or none."},
     )
     sat_momentum: str = field(
         default=AUTO,
@@ -130,43 +113,20 @@ class LabelCorrectionArguments:
 
     def check_label_correction(self) -> None:
         """Convert and check the flags above; called again before training, as attributes can be set later."""
-        _one_of("label_correction", self.label_correction, ("sat", "none"))
-        _one_of("sat_loss", self.sat_loss, ("ce", "sce"))
-        _one_of("sat_on_label_change", self.sat_on_label_change, ("refuse", "reset_rows"))
+        one_of("label_correction", self.label_correction, (*METHODS, "none"))
+        self.check_peer_methods()
+        one_of("sat_loss", self.sat_loss, ("ce", "sce"))
+        one_of("sat_on_label_change", self.sat_on_label_change, ("refuse", "reset_rows"))
         self.sat_momentum = number_or_auto("sat_momentum", self.sat_momentum, 0.0, 1.0, "in [0, 1)")
         self.sat_start_epoch = number_or_auto("sat_start_epoch", self.sat_start_epoch, 0.0, math.inf, ">= 0")
-        if not (_is_a(self.sat_sce_beta, numbers.Real) and 0.0 <= self.sat_sce_beta < math.inf):
+        if not (is_a(self.sat_sce_beta, numbers.Real) and 0.0 <= self.sat_sce_beta < math.inf):
             raise refuse("sat_sce_beta", self.sat_sce_beta, "give a finite number >= 0.")
         if not isinstance(self.sat_reweight, bool):
             raise refuse("sat_reweight", self.sat_reweight, "give True or False.")
-        _one_of("sat_target_dtype", self.sat_target_dtype, ("float32", "bfloat16", "float16"))
-        _count_or_none("sat_num_samples", self.sat_num_samples, "the number of different sample ids")
-        _count_or_none("sat_top_k", self.sat_top_k, "how many entries to keep of each soft target")
-        _device_or_auto("sat_target_device", self.sat_target_device)
-
-
-def _is_a(value: Any, kind: type) -> bool:
-    """Whether a number is of a kind; True and False are not meant as numbers."""
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _count_or_none(setting: str, value: Any, meaning: str) -> None:
-    if value is not None and not (_is_a(value, numbers.Integral) and value >= 1):
-        raise refuse(setting, value, f"give {meaning}, a whole number >= 1.")
-
-
-def _device_or_auto(setting: str, value: Any) -> None:
-    try:
-        known = value == AUTO or torch.device(value) is not None
-    except (RuntimeError, TypeError):
-        known = False
-    if not known:
-        raise refuse(setting, value, 'give a device such as "cpu" or "cuda:0", or "auto".')
-
-
-def _one_of(setting: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise refuse(setting, value, f"choose one of {', '.join(map(repr, choices))}.")
+        one_of("sat_target_dtype", self.sat_target_dtype, ("float32", "bfloat16", "float16"))
+        count_or_none("sat_num_samples", self.sat_num_samples, "the number of different sample ids")
+        count_or_none("sat_top_k", self.sat_top_k, "how many entries to keep of each soft target")
+        device_or_auto("sat_target_device", self.sat_target_device)
 
 
 def label_correction_settings(args: Any, default: str) -> LabelCorrectionArguments:
@@ -179,18 +139,3 @@ def label_correction_settings(args: Any, default: str) -> LabelCorrectionArgumen
     names = [f.name for f in dataclasses.fields(LabelCorrectionArguments)]
     found = {name: getattr(args, name) for name in names if hasattr(args, name)}
     return LabelCorrectionArguments(**{"label_correction": default, **found})
-
-
-@dataclass
-class SATConfig(LabelCorrectionArguments, TrainingArguments):
-    __doc__ = f"`transformers.TrainingArguments` plus:\n\n{LabelCorrectionArguments.__doc__}"
-
-
-@dataclass
-class SATSeq2SeqConfig(LabelCorrectionArguments, Seq2SeqTrainingArguments):
-    """`transformers.Seq2SeqTrainingArguments` plus the flags of [`SATConfig`]; `label_correction` is "none" here."""
-
-    label_correction: Literal["sat", "none"] = field(
-        default="none",
-        metadata={"help": 'How labels are corrected while the model trains: "sat" or "none".'},
-    )

@@ -1,0 +1,33 @@
+"""Settings: `TrainingArguments` with the flags of hf_sat beside its own, a group of flags a file."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
+
+from .checks import AUTO, refuse
+from .label_correction import LabelCorrectionArguments, label_correction_settings
+
+__all__ = [
+    "AUTO",
+    "LabelCorrectionArguments",
+    "SATConfig",
+    "SATSeq2SeqConfig",
+    "label_correction_settings",
+    "refuse",
+]
+
+
+@dataclass
+class SATConfig(LabelCorrectionArguments, TrainingArguments):
+    __doc__ = f"`transformers.TrainingArguments` plus:\n\n{LabelCorrectionArguments.__doc__}"
+
+
+@dataclass
+class SATSeq2SeqConfig(LabelCorrectionArguments, Seq2SeqTrainingArguments):
+    """`transformers.Seq2SeqTrainingArguments` plus the flags of [`SATConfig`]; `label_correction` is "none" here."""
+
+    label_correction: Literal["sat", "elr", "gce", "sce", "bootstrap", "none"] = field(
+        default="none",
+        metadata={"help": "How labels are corrected while the model trains, or none."},
+    )
