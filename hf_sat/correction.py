@@ -205,18 +205,21 @@ class LabelCorrection:
     # ---- the commit -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def commit(self, steps_taken: int, skipped: bool) -> None:
+    def commit(self, steps_taken: int, skipped: bool | Tensor) -> None:
         """Write what belongs to an optimizer step that has been taken; call as often as you like.
 
         Args:
             steps_taken: optimizer steps begun and ended so far.
-            skipped: whether the last of them left the weights as they were (overflow under fp16).
+            skipped: whether the last of them left the weights as they were (overflow under fp16); on the device where
+                the host does not know.
         """
         if not self.pending or steps_taken <= self.window.step:
             return
         visits, self.pending = Visits.joined(self.pending), []
-        if skipped:
+        if skipped is True:
             return
+        if isinstance(skipped, Tensor):
+            visits.rows = torch.where(skipped, self.state.spare_row, visits.rows)
         self.settle()
         if not self.distributed:
             return self._write(visits, self.window)

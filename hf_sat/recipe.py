@@ -11,8 +11,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
+from transformers.utils import logging
 
-from .config import AUTO, LabelCorrectionArguments
+from .config import AUTO, LabelCorrectionArguments, SharpnessArguments
 from .correction import LabelCorrection
 from .methods.bootstrap import SoftBootstrapping
 from .methods.elr import EarlyLearningRegularization
@@ -24,11 +25,17 @@ from .methods.self_adaptive import SelfAdaptiveTraining
 from .samples import Samples
 from .soft_targets import SoftTargets, soft_targets
 
+logger = logging.get_logger(__name__)
+
 ONE_LABEL_HEADS = {
     *MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values(),
     *MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values(),
 }
 OFF = 'set label_correction="none"'
+# Soft targets beyond this many bytes are worth a word.
+LARGE_STORAGE = 4 * 2**30
+# At 0.05, 5.6 % of bfloat16 weights moved at all.
+LARGEST_LOST_RADIUS = 0.1
 
 
 @dataclass
@@ -97,6 +104,65 @@ def refuse_what_cannot_work(setup: Setup) -> None:
             raise ValueError(message)
 
 
+@dataclass
+class SharpnessSetup:
+    """The facts about a run that decide whether SAM can work in it."""
+
+    optimizers: tuple[str, str]  # by its flag, and its class where one was passed in
+    is_deepspeed: bool
+    is_fsdp: bool
+    fsdp_version: int
+    is_xla: bool
+    is_model_parallel: bool
+
+
+def refuse_sharpness(setup: SharpnessSetup, settings: SharpnessArguments) -> None:
+    """Refuse a run that cannot take a second pass over its gradients, before its first step.
+
+    Raises:
+        ValueError: for DeepSpeed, FSDP1, local perturbation under FSDP, XLA, SageMaker's and Megatron's model
+            parallelism, optimizers that step inside the backward pass.
+    """
+    off = 'set sam="none"'
+    hooked = [name for name in setup.optimizers if any(word in name.lower() for word in ("lomo", "layerwise"))]
+    sam = f"sam={settings.sam!r}"
+    for wrong, message in (
+        (setup.is_deepspeed, f"{sam} and deepspeed is set, which owns the backward pass: run under DDP, or {off}."),
+        (
+            setup.is_fsdp and setup.fsdp_version < 2,
+            f"{sam} and FSDP of version 1 is set, whose flat parameters hide the weights: set version 2, or {off}.",
+        ),
+        (
+            setup.is_fsdp and settings.sam_sync == "local",
+            f"sam_sync='local' and FSDP is set, where no process has a gradient of its own: set sam_sync='global', or "
+            f"{off}.",
+        ),
+        (setup.is_xla, f"{sam} and torch_xla is in use, which SAM was not made for: uninstall it, or {off}."),
+        (
+            setup.is_model_parallel,
+            f"{sam} and a model-parallel engine is set, which owns the backward pass: run under DDP, or {off}.",
+        ),
+        (
+            bool(hooked),
+            f"optim={''.join(hooked[:1])!r} steps inside the backward pass and leaves no gradient to perturb by: "
+            f"choose another optimizer, or {off}.",
+        ),
+    ):
+        if wrong:
+            raise ValueError(message)
+
+
+def warn_of_low_precision(model: torch.nn.Module, settings: SharpnessArguments) -> None:
+    """Say so where most weights are too coarse to be moved by the perturbation at all."""
+    coarse = {p.dtype for p in model.parameters() if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16)}
+    if coarse and settings.sam == "sam" and 0 < settings.sam_radius <= LARGEST_LOST_RADIUS:
+        logger.warning(
+            f"sam_rho={settings.sam_radius} and weights in {', '.join(map(str, sorted(coarse, key=str)))}: the "
+            "perturbation is smaller than the spacing of most weights and is rounded away. Keep the weights in float32 "
+            "and set bf16=True, raise sam_rho, or use sam='asam'."
+        )
+
+
 def refuse_labels(setup: Setup, samples: Samples) -> None:
     """Refuse data whose labels cannot belong to the head.
 
@@ -155,6 +221,14 @@ def _storage(settings: LabelCorrectionArguments, device: torch.device, num_rows:
     dtype = getattr(torch, settings.sat_target_dtype)
     if settings.sat_target_device != AUTO:
         device = torch.device(settings.sat_target_device)
+    entries = num_classes if settings.sat_top_k is None else settings.sat_top_k
+    size = num_rows * entries * dtype.itemsize
+    if size > LARGE_STORAGE and settings.sat_top_k is None:
+        logger.warning(
+            f"The soft targets of {num_rows} labels over {num_classes} classes take {size / 2**30:.1f} GiB on "
+            f"{device}: sat_top_k=8 keeps the 8 largest entries of each and the mass of the rest, "
+            f"{num_rows * 8 * (dtype.itemsize + 2) / 2**30:.1f} GiB; sat_target_device='cpu' moves them."
+        )
     return soft_targets(num_rows, num_classes, settings.sat_top_k, dtype, device)
 
 

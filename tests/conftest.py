@@ -23,6 +23,14 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def late_imports():
+    """The same for what the tests of a file imported late."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def runs(tmp_path):
     """A fresh folder for checkpoints, as a string."""

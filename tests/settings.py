@@ -18,4 +18,19 @@ SETTINGS = {
     "sce": {"label_correction": "sce"},
     "bootstrap": {"label_correction": "bootstrap", "bootstrap_beta": 0.8},
     "max_steps": {"max_steps": 11, "sat_momentum": "auto", "sat_start_epoch": 0.5},
+    "sam": {
+        "sam": "sam",
+        "sam_rho": 0.05,
+        "sat_momentum": 0.6,
+        "sat_start_epoch": 0.5,
+        "gradient_accumulation_steps": 2,
+    },
+    "asam, micro-batch": {
+        "sam": "asam",
+        "sam_scope": "micro_batch",
+        "sat_momentum": 0.6,
+        "sat_start_epoch": 0.5,
+        "gradient_accumulation_steps": 2,
+    },
+    "sam, every other": {"sam": "sam", "sam_rho": 0.5, "sam_interval": 2, "sat_momentum": 0.6, "sat_start_epoch": 0.5},
 }

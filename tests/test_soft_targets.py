@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import assert_same_tensors, make_trainer, text_data, weights
 
+from hf_sat import recipe
+from hf_sat.config import LabelCorrectionArguments
 from hf_sat.soft_targets import DenseTargets, TopKTargets, pieces
+from hf_sat.state import LabelState
 
 CPU = torch.device("cpu")
 
@@ -91,3 +94,21 @@ def test_another_k_is_refused_on_resume(runs):
     make_trainer(runs, sat_top_k=2, **settings).train()
     with pytest.raises(ValueError, match="sat_top_k=2 and sat_top_k=3"):
         make_trainer(runs, sat_top_k=3, **settings).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("classes", [100, 1000])
+def test_memory_beyond_the_targets_is_small(classes):
+    """All that is kept of N labels: at most N * C * 4 bytes and 5 %."""
+    state = LabelState(DenseTargets(2000, classes, torch.float32, CPU), None, CPU)
+    kept = sum(tensor.nbytes for tensor in state.tensors().values())
+    assert kept <= 1.05 * 2000 * classes * 4
+
+
+def test_large_soft_targets_are_announced(monkeypatch, caplog):
+    monkeypatch.setattr(recipe, "LARGE_STORAGE", 1000)
+    monkeypatch.setattr(recipe.logger, "propagate", True)
+    recipe._storage(LabelCorrectionArguments(), CPU, 100, 50)
+    assert "sat_top_k=8" in caplog.text
+    caplog.clear()
+    recipe._storage(LabelCorrectionArguments(sat_top_k=8), CPU, 100, 50)
+    assert not caplog.text

@@ -15,7 +15,7 @@ from hf_sat.state import STATE_FILE
 
 
 class Recording(SATTrainer):
-    """Keeps example numbers, labels, logits and losses of every training pass."""
+    """Keeps example numbers, labels, logits and losses of every training pass, but for the second ones of SAM."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -24,7 +24,7 @@ class Recording(SATTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         examples, labels = self._examples, inputs["labels"].clone()
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training:
+        if model.training and self._replaying is None:
             state = self.state
             logits = outputs["logits"].detach().double().numpy()
             self.passes.append(

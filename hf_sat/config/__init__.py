@@ -7,24 +7,27 @@ from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .checks import AUTO, refuse
 from .label_correction import LabelCorrectionArguments, label_correction_settings
+from .sharpness import SharpnessArguments, sharpness_settings
 
 __all__ = [
     "AUTO",
     "LabelCorrectionArguments",
     "SATConfig",
     "SATSeq2SeqConfig",
+    "SharpnessArguments",
     "label_correction_settings",
     "refuse",
+    "sharpness_settings",
 ]
 
 
 @dataclass
-class SATConfig(LabelCorrectionArguments, TrainingArguments):
-    __doc__ = f"`transformers.TrainingArguments` plus:\n\n{LabelCorrectionArguments.__doc__}"
+class SATConfig(LabelCorrectionArguments, SharpnessArguments, TrainingArguments):
+    """`transformers.TrainingArguments` plus the flags of [`LabelCorrectionArguments`] and [`SharpnessArguments`]."""
 
 
 @dataclass
-class SATSeq2SeqConfig(LabelCorrectionArguments, Seq2SeqTrainingArguments):
+class SATSeq2SeqConfig(LabelCorrectionArguments, SharpnessArguments, Seq2SeqTrainingArguments):
     """`transformers.Seq2SeqTrainingArguments` plus the flags of [`SATConfig`]; `label_correction` is "none" here."""
 
     label_correction: Literal["sat", "elr", "gce", "sce", "bootstrap", "none"] = field(

@@ -12,17 +12,31 @@ from .self_adaptive import (
     symmetric_cross_entropy,
     update_soft_targets,
 )
+from .sharpness_aware import (
+    Perturbation,
+    SharpnessAware,
+    frozen_batch_norm_statistics,
+    perturb,
+    perturbation_norm,
+    sam_gradient,
+)
 
 __all__ = [
     "EarlyLearningRegularization",
     "GeneralizedCrossEntropy",
+    "Perturbation",
     "SelfAdaptiveTraining",
+    "SharpnessAware",
     "SoftBootstrapping",
     "SymmetricCrossEntropy",
     "bootstrapped_cross_entropy",
     "early_learning_regularizer",
+    "frozen_batch_norm_statistics",
     "generalized_cross_entropy",
+    "perturb",
+    "perturbation_norm",
     "reverse_cross_entropy",
+    "sam_gradient",
     "sample_weights",
     "soft_cross_entropy",
     "symmetric_cross_entropy",

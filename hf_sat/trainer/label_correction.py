@@ -1,4 +1,4 @@
-"""The Trainer classes; the only file that knows `transformers.Trainer`."""
+"""Label correction in `transformers.Trainer`: where its hooks stand and what they hand on."""
 
 import contextlib
 import copy
@@ -11,19 +11,18 @@ import datasets
 import torch
 from accelerate.utils import gather
 from torch import Tensor
-from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length, unwrap_peft_model
 
-from .audit import LabelReport, corrected_dataset, label_report
-from .batch import Batch, SharedLabels
-from .config import LabelCorrectionArguments, label_correction_settings
-from .correction import LabelCorrection
-from .recipe import Setup, build_label_correction, logits_of, refuse_labels, refuse_what_cannot_work
-from .rng import RngState, preserved_rng, rng_state
-from .sample_ids import (
+from ..audit import LabelReport, corrected_dataset, label_report
+from ..batch import Batch, SharedLabels
+from ..config import LabelCorrectionArguments, label_correction_settings
+from ..correction import LabelCorrection
+from ..recipe import Setup, build_label_correction, logits_of, refuse_labels, refuse_what_cannot_work
+from ..rng import RngState, preserved_rng, rng_state
+from ..sample_ids import (
     EXAMPLE_KEY,
     LabelCheck,
     NumberedCollator,
@@ -33,12 +32,12 @@ from .sample_ids import (
     Unnumbered,
     set_epoch_of_samplers,
 )
-from .samples import IGNORED, Samples, given_labels, read_samples
-from .state import check_form
+from ..samples import IGNORED, Samples, given_labels, read_samples
+from ..state import check_form
 
 
-class SATMixin:
-    """Label correction for any subclass of `transformers.Trainer`: `class Mine(SATMixin, MyTrainer): ...`.
+class LabelCorrectionMixin:
+    """Label correction for any subclass of `transformers.Trainer`.
 
     With `label_correction="none"` every method below hands over to the class beneath, untouched.
     """
@@ -53,7 +52,9 @@ class SATMixin:
     _items_in_window: Tensor | int | None = None
     _examples: Tensor | None = None
     _batch: Batch | None = None
+    _replaying: Any = None  # the pass that is run again, with its `batch`
     _rng_of_window: tuple[int, RngState | None] = (-1, None)
+    _scale_of_window: Tensor | None = None
 
     # ---- a run ------------------------------------------------------------------------------------------------------
 
@@ -219,6 +220,7 @@ class SATMixin:
             if num_items_in_batch is None:
                 self._items_in_window = self._count_items(batches, device)
             at_end = self.accelerator.gradient_state.end_of_dataloader
+            self._scale_of_window = self._loss_scale()
             self._correction.begin_step(self.state.global_step, self._epoch(), last_of_epoch=at_end)
         return batches, num_items_in_batch
 
@@ -241,7 +243,7 @@ class SATMixin:
         self._keep_rng_of_window()
         queued = len(self._correction.pending)
         loss = super().training_step(model, self._without_examples(inputs), num_items_in_batch)
-        if len(self._correction.pending) == queued:
+        if len(self._correction.pending) == queued and self._replaying is None:
             raise ValueError(
                 f"{type(self).__name__}.compute_loss does not call the SAT trainer's, so label correction sees no "
                 'predictions: take the loss from super().compute_loss(...), or set label_correction="none".'
@@ -264,7 +266,8 @@ class SATMixin:
             with self._upstream_loss():
                 return super().compute_loss(model, inputs, *args, **kwargs)
         inputs = SharedLabels(self._without_examples(inputs))
-        self._batch = self._prepare_batch(inputs)
+        # A second pass over the same batch reads the targets that the first one resolved.
+        self._batch = self._prepare_batch(inputs) if self._replaying is None else self._replaying.batch
         try:
             return super().compute_loss(model, inputs, *args, **kwargs)
         except IndexError:
@@ -314,7 +317,25 @@ class SATMixin:
     def _commit(self) -> None:
         """Write the predictions of a taken step; every process comes by here at the same points."""
         if self._correction is not None:
-            self._correction.commit(self.state.global_step, self.accelerator.optimizer_step_was_skipped)
+            self._correction.commit(self.state.global_step, self._was_skipped())
+
+    def _loss_scale(self) -> Tensor | None:
+        """The scale of the loss under fp16, on its device."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is None or not scaler.is_enabled():
+            return None
+        # It is made at the first backward pass.
+        return torch.tensor(scaler._init_scale) if scaler._scale is None else scaler._scale.clone()
+
+    def _was_skipped(self) -> bool | Tensor:
+        """Whether the last step left the weights as they were; a tensor where only the device knows.
+
+        A fused optimizer skips on the device, which accelerate does not see; but the scale falls, then and only then.
+        """
+        now = self._loss_scale()
+        if now is None or self._scale_of_window is None or self.accelerator.optimizer_step_was_skipped:
+            return self.accelerator.optimizer_step_was_skipped
+        return now < self._scale_of_window.to(now.device)
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         if self._running:
@@ -392,27 +413,3 @@ class SATMixin:
         if self._running and self.args.world_size == 1:
             self._commit()  # asked by a callback, right after a step
         return self._correction
-
-
-class SATTrainer(SATMixin, Trainer):
-    """`transformers.Trainer` that corrects labels while it trains (Huang et al. 2020).
-
-    Takes what `Trainer` takes; `args` may be a [`SATConfig`] or any `TrainingArguments` (then every setting of ours has
-    its default). After training, `label_report()` lists the labels held to be wrong.
-
-    Raises:
-        ValueError: by `train()`, before the first optimizer step, for what label correction cannot do; see
-            `hf_sat.recipe`.
-
-    Example:
-        >>> from hf_sat import SATTrainer as Trainer
-        >>> trainer = Trainer(model, args, train_dataset=train)                             # doctest: +SKIP
-        >>> trainer.train()                                                                 # doctest: +SKIP
-        >>> trainer.label_report().to_pandas().sort_values("label_quality").head()          # doctest: +SKIP
-    """
-
-
-class SATSeq2SeqTrainer(SATMixin, Seq2SeqTrainer):
-    """`transformers.Seq2SeqTrainer` with the same; label correction is off unless it is asked for."""
-
-    default_label_correction = "none"

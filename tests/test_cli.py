@@ -1,0 +1,77 @@
+"""The command `hf-sat`: what it draws is right, and what it cannot do it says in a line, with status 2."""
+
+import os
+import re
+
+import pytest
+import torch
+from test_tasks import ANIMALS, encoder, own_cache, rows, run  # noqa: F401 (fixtures)
+
+from hf_sat.cli import main
+from hf_sat.tasks.sharpness_curve import loss_along_perturbation
+
+
+def quadratic(curvature):
+    """A model whose loss is half the sum of curvature times the squared weights."""
+    model = torch.nn.Linear(len(curvature), 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+
+    def loss():
+        value = 0.5 * (torch.tensor(curvature) * model.weight**2).sum()
+        if torch.is_grad_enabled():
+            value.backward()
+        return value.detach()
+
+    return model, loss
+
+
+def test_loss_rises_as_the_formula_has_it():
+    """Along the gradient (3, 4) / 5 of 0.5 * (3 w1^2 + 4 w2^2) at w = (1, 1)."""
+    model, loss = quadratic([3.0, 4.0])
+    before = model.weight.detach().clone()
+    radii = [0.0, 0.5, 2.0]
+    expected = [0.5 * (3 * (1 + r * 0.6) ** 2 + 4 * (1 + r * 0.8) ** 2) for r in radii]
+    assert loss_along_perturbation(model, loss, radii) == pytest.approx(expected, rel=1e-6)
+    assert torch.equal(model.weight, before) and model.weight.grad is None
+
+
+@pytest.mark.parametrize("variant", ["sam", "asam"])
+def test_sharpness_of_a_trained_model(run, tmp_path, capsys, variant):  # noqa: F811
+    _, folder, _ = run("--max_steps 4 --save_strategy no")
+    image = f"{tmp_path}/curve.png"
+    flags = f"sharpness {folder} --train_file {tmp_path}/train.csv --label_column animal --output_dir {tmp_path}/o"
+    assert main(f"{flags} --use_cpu --variant {variant} --points 3 --samples 16 --out {image}".split()) == 0
+    losses = [float(loss) for loss in re.findall(r"(?m)^\d\.\d{4}  (\S+)$", capsys.readouterr().out)]
+    assert len(losses) == 3 and losses[0] < losses[1] < losses[2]
+    assert os.path.getsize(image) > 1000
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ("sharpnes x", ["sharpnes", "no such command", "sharpness"]),
+        ("sharpness", ["needs a model"]),
+        ("sharpness x --points 1", ["points=1"]),
+        ("sharpness x --radius -1", ["radius=-1.0"]),
+        ("sharpness x --radiuss 1", ["radiuss", "did you mean 'radius'"]),
+    ],
+)
+def test_refusals(argv, words, capsys):
+    assert main(argv.split()) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words)
+
+
+def test_other_classes_are_refused(run, tmp_path, capsys):  # noqa: F811
+    _, folder, _ = run("--max_steps 1 --save_strategy no")
+    frame = rows()
+    frame["animal"] = frame["animal"].replace(ANIMALS[0], "cow")
+    frame.to_csv(tmp_path / "other.csv", index=False)
+    flags = f"--train_file {tmp_path}/other.csv --label_column animal --output_dir {tmp_path}/o --use_cpu"
+    assert main(f"sharpness {folder} {flags}".split()) == 2
+    error = capsys.readouterr().err
+    assert "cow" in error and ANIMALS[0] in error
+
+
+def test_help_needs_no_torch(capsys):
+    assert main([]) == 0 and "sharpness" in capsys.readouterr().out

@@ -1,0 +1,642 @@
+"""SAM and ASAM for any training loop, against independent float64 formulas and a plain implementation of the papers.
+
+Protects: weights after the perturbation and the SAM gradient, in every layout and precision; weights that come back bit
+for bit; no perturbation from a norm that is 0 or not finite; the same dropout in both passes; BatchNorm statistics that
+move once; no wait for the device; memory; sharded parameters.
+"""
+
+import contextlib
+import copy
+import itertools
+import math
+import os
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hf_sat.methods import (
+    SharpnessAware,
+    ascent,
+    frozen_batch_norm_statistics,
+    perturb,
+    perturbation_norm,
+    sam_gradient,
+)
+
+VARIANTS = ["sam", "asam"]
+NAMES = ["layer.weight", "layer.bias", "cls_token", "norm.weight", "norm.bias"]
+
+
+def parameters(shapes, seed=0, dtype=torch.float32, grad_scale=1.0):
+    """Named parameters with gradients, both from a normal distribution."""
+    generator = torch.Generator().manual_seed(seed)
+    named = []
+    for i, shape in enumerate(shapes):
+        parameter = nn.Parameter(torch.randn(shape, generator=generator).to(dtype))
+        parameter.grad = (torch.randn(shape, generator=generator) * grad_scale).to(dtype)
+        named.append((f"{i}.{NAMES[i % len(NAMES)]}", parameter))
+    return named
+
+
+def weights(named):
+    return [parameter.detach().clone() for _, parameter in named]
+
+
+def same_bits(ours, theirs):
+    as_bytes = [[w.contiguous().view(-1).view(torch.uint8) for w in tensors] for tensors in (ours, theirs)]
+    return all(torch.equal(one, other) for one, other in zip(*as_bytes, strict=True))
+
+
+def formula(named, variant, rho, eta=0.01):
+    """Norm and perturbed weights, in numpy and float64."""
+    w = [parameter.detach().double().numpy() for _, parameter in named]
+    g = [parameter.grad.to_dense().double().numpy() for _, parameter in named]
+    adaptive = [variant == "asam" and not name.endswith("bias") for name, _ in named]
+    t = [np.abs(each) + eta if on else np.ones_like(each) for each, on in zip(w, adaptive)]
+    norm = math.sqrt(sum(((scale * each) ** 2).sum() for scale, each in zip(t, g)))
+    return norm, [each + rho * scale**2 * slope / norm for each, scale, slope in zip(w, t, g)]
+
+
+def assert_follows_formula(named, variant, rho, eta=0.01, rtol=1e-6, atol=1e-6):
+    norm, expected = formula(named, variant, rho, eta)
+    before = weights(named)
+    perturbation = SharpnessAware(variant, rho, eta).perturb(named)
+    assert perturbation.norm.dtype == torch.float32 and perturbation.norm.shape == ()
+    assert perturbation.norm.item() == pytest.approx(norm, rel=1e-6)
+    for (_, parameter), value in zip(named, expected):
+        np.testing.assert_allclose(parameter.detach().double().numpy(), value, rtol=rtol, atol=atol)
+    perturbation.restore()
+    assert same_bits(weights(named), before)
+
+
+SHAPES = st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), min_size=1, max_size=7).filter(
+    lambda shapes: any(math.prod(shape) for shape in shapes)
+)
+
+
+@pytest.mark.parametrize("kernel", ["fused", "plain"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@settings(deadline=None, max_examples=40)
+@given(
+    shapes=SHAPES,
+    rho=st.floats(1e-4, 2.0),
+    eta=st.floats(0.0, 1.0),
+    loss_scale=st.sampled_from([1e-6, 1.0, 2.0**16, 2.0**30]),
+    scratch=st.sampled_from([16, 100, 2**15]),
+    seed=st.integers(0, 99),
+)
+def test_weights_against_float64(variant, kernel, shapes, rho, eta, loss_scale, scratch, seed):
+    named = parameters(shapes, seed, grad_scale=loss_scale)
+    fits = ascent._fits_fused_kernel if kernel == "fused" else lambda value, step: False
+    with mock.patch.multiple(ascent, LEAST_SCRATCH=scratch, _fits_fused_kernel=fits):
+        assert_follows_formula(named, variant, rho, eta, rtol=1e-5, atol=1e-6 * max(1.0, rho))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("grad_scale", [1.0, 2.0**11])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(dtype, grad_scale, variant):
+    # At 2^11 squares overflow float16, at 1 times a small T they underflow; the norm is measured in float32.
+    named = parameters([(300, 7), (300,), (5,)], dtype=dtype, grad_scale=grad_scale)
+    half_a_step = torch.finfo(dtype).eps / 2
+    assert_follows_formula(named, variant, rho=3.0, rtol=max(1e-6, half_a_step * 1.01), atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_in_another_precision(variant):
+    named = parameters([(40, 7), (40,)], dtype=torch.bfloat16)
+    for _, parameter in named:
+        parameter.grad_dtype = None
+        parameter.grad = parameter.grad.float() * 1e-3
+    assert_follows_formula(named, variant, rho=3.0, rtol=2**-8 * 1.01)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_any_layout(variant):
+    """Channels last, gradients laid out unlike their weight, and a weight with holes."""
+    image = nn.Parameter(torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last))
+    image.grad = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    crossed = nn.Parameter(torch.randn(6, 4))
+    crossed.grad = torch.randn(4, 6).t()
+    memory = torch.randn(6, 10)
+    holed = nn.Parameter(memory[:, ::2])
+    holed.grad = torch.randn(6, 10)[:, ::2]
+    beside = memory[:, 1::2].clone()
+    named = [("image.weight", image), ("crossed.weight", crossed), ("holed.weight", holed)]
+    for some in ([each] for each in named):
+        assert_follows_formula(some, variant, rho=0.7, rtol=1e-5)
+    assert_follows_formula(named, variant, rho=0.7, rtol=1e-5)
+    assert torch.equal(memory[:, 1::2], beside)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sparse_gradients_are_dense_ones(variant):
+    torch.manual_seed(0)
+    named = [[("embedding.weight", nn.Parameter(torch.randn(50, 6))), ("bias", nn.Parameter(torch.randn(6)))]]
+    named.append(copy.deepcopy(named[0]))
+    ids = torch.tensor([3, 7, 7, 49, 3, 3])
+    for (_, table), (_, bias) in named:
+        sparse = table is named[0][0][1]
+        (F.embedding(ids, table, sparse=sparse) + bias).pow(3).sum().backward()
+    (_, table), _ = named[0]
+    assert table.grad.is_sparse and not table.grad.is_coalesced()
+    assert perturbation_norm(named[0], variant).item() == pytest.approx(perturbation_norm(named[1], variant).item())
+    assert_follows_formula(named[0], variant, rho=0.5, rtol=1e-5)
+    assert sum(copied.numel() for _, group in perturb(named[0]).copies for copied in group) == 3 * 6 + 6
+
+
+@pytest.mark.parametrize("scale", [2.0**16, 2.0**24])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_loss_scale_does_not_matter(variant, scale):
+    plain, scaled = parameters([(30, 20), (30,)]), parameters([(30, 20), (30,)], grad_scale=scale)
+    perturb(plain, variant, 0.5), perturb(scaled, variant, 0.5)
+    for ours, theirs in zip(weights(scaled), weights(plain)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+POISONS = [math.inf, -math.inf, math.nan, "all zero", "one sparse"]
+
+
+@pytest.mark.parametrize("kernel", ["fused", "plain"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "poison, dtype", [("overflow", torch.float32), *itertools.product(POISONS, [torch.float32, torch.float16])]
+)
+def test_no_perturbation_from_a_bad_norm(poison, variant, kernel, dtype):
+    named = parameters([(40, 9), (40,), (3,)], dtype=dtype)
+    named[2][1].data[0] = -0.0
+    for _, parameter in named:
+        if poison == "all zero":
+            parameter.grad.zero_()
+        elif poison == "overflow":
+            parameter.grad.fill_(1e30)
+    if poison == "one sparse":
+        table = nn.Parameter(torch.randn(4, 2, dtype=dtype))
+        rows = torch.full((1, 2), math.nan, dtype=dtype)
+        table.grad = torch.sparse_coo_tensor([[1]], rows, (4, 2), check_invariants=False)
+        named.append(("table.weight", table))
+    elif isinstance(poison, float):
+        named[0][1].grad[7, 3] = poison
+    before = weights(named)
+    fits = ascent._fits_fused_kernel if kernel == "fused" else lambda value, step: False
+    with mock.patch.object(ascent, "_fits_fused_kernel", fits):
+        perturbation = perturb(named, variant, rho=0.1)
+    assert same_bits(weights(named), before)
+    perturbation.restore()
+    assert same_bits(weights(named), before)
+
+
+def test_gradients_are_left_as_they_are():
+    for variant in VARIANTS:
+        named = parameters([(30, 20), (30,)])
+        before = [parameter.grad.clone() for _, parameter in named]
+        perturbation_norm(named, variant), perturb(named, variant)
+        assert same_bits([parameter.grad for _, parameter in named], before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_left_alone(variant):
+    named = parameters([(4, 3), (4,), (5, 2), (2, 2)])
+    frozen, without = named[0][1], named[1][1]
+    frozen.requires_grad_(False)
+    without.grad = None
+    before, (norm, expected) = weights(named), formula(named[2:], variant, rho=0.3)
+    tied = [*named, ("another.name.bias", named[2][1])]
+    assert perturbation_norm(tied, variant).item() == pytest.approx(norm, rel=1e-6)
+    perturbation = perturb(iter(tied), variant, rho=0.3)
+    assert same_bits(weights(named[:2]), before[:2])
+    np.testing.assert_allclose(named[2][1].detach().numpy(), expected[0], rtol=1e-5, atol=1e-6)
+    assert sum(copied.numel() for _, group in perturbation.copies for copied in group) == 10 + 4
+
+
+def test_without_any_gradient():
+    named = [("weight", nn.Parameter(torch.ones(3)))]
+    assert perturbation_norm(named).item() == 0.0 and perturbation_norm([]).dtype == torch.float32
+    perturb(named, rho=1.0).restore()
+    assert torch.equal(named[0][1].data, torch.ones(3))
+
+
+def test_a_norm_that_is_known_is_taken():
+    named, half = parameters([(4, 3)]), parameters([(4, 3)])
+    perturb(named, rho=0.2)
+    perturb(half, rho=0.1, norm=perturbation_norm(half) / 2)
+    torch.testing.assert_close(weights(half), weights(named), rtol=1e-6, atol=1e-6)
+
+
+def test_large_tensors_are_measured_exactly():
+    named = parameters([(2000, 2000)])
+    for variant in VARIANTS:
+        assert perturbation_norm(named, variant).item() == pytest.approx(formula(named, variant, 0.0)[0], rel=1e-6)
+
+
+def test_restore_counts_once():
+    named = parameters([(4, 3), (4,)])
+    perturbation = perturb(named)
+    perturbation.restore()
+    with torch.no_grad():
+        named[0][1].add_(1.0)
+    trained = weights(named)
+    perturbation.restore()
+    assert same_bits(weights(named), trained)
+
+
+def test_memory_serves_again():
+    named = parameters([(4, 3), (4,), (4, 3), ()])
+    fresh, before, found = weights(named), None, set()
+    for _ in range(3):
+        perturbation = SharpnessAware(rho=0.5).perturb(named, before=before)
+        places = {copied.data_ptr() for _, group in perturbation.copies for copied in group}
+        assert before is None or (places == found and not before.memory)
+        assert len(places) == 4 and not same_bits(weights(named), fresh)
+        perturbation.restore(keep_memory=True)
+        assert same_bits(weights(named), fresh) and not perturbation.copies
+        before, found = perturbation, places
+    others = parameters([(5, 3), (4,)])
+    fresh, perturbation = weights(others), perturb(others, before=before)
+    perturbation.restore()
+    assert same_bits(weights(others), fresh) and not perturbation.memory
+
+
+def test_weights_come_back_from_an_error_inside():
+    named = parameters([(64, 64), (64, 64), (64,)])
+    before, add, calls = weights(named), ascent._add, []
+
+    def failing(*args):
+        calls.append(add(*args))
+        if len(calls) == 2:
+            raise MemoryError
+
+    with mock.patch.multiple(ascent, LEAST_SCRATCH=64, _add=failing), pytest.raises(MemoryError):
+        perturb(named, "asam", rho=0.5)
+    assert same_bits(weights(named), before)
+
+
+@pytest.mark.parametrize("setting, value", [("variant", "SAM"), ("variant", None), ("rho", -1.0), ("rho", math.nan)])
+def test_wrong_settings_are_refused_by_name(setting, value):
+    named = {"variant": "sam", "rho": "sam_rho"}[setting]
+    for refusing in (SharpnessAware, lambda **kwargs: perturb([], **kwargs)):
+        with pytest.raises(ValueError, match=f"^{named}={value!r}: (give|choose)"):
+            refusing(**{setting: value})
+    for bad in (math.inf, True, "0.05", None):
+        with pytest.raises(ValueError, match="sam_rho="):
+            SharpnessAware(rho=bad)
+    with pytest.raises(ValueError, match=r"eta=-0.1: give"):
+        perturbation_norm([], "asam", eta=-0.1)
+
+
+# The whole step
+
+
+def softmax_regression(seed=0, rows=16, columns=5, classes=3):
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Linear(columns, classes)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model, torch.randn(rows, columns, generator=generator), torch.arange(rows) % classes
+
+
+def closure_of(model, inputs, labels):
+    def closure():
+        loss = F.cross_entropy(model(inputs), labels)
+        loss.backward()
+        return loss
+
+    return closure
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("seed", range(3))
+def test_sam_gradient_against_float64(variant, seed):
+    """Softmax regression, whose gradient is known: (p - y) x."""
+    model, inputs, labels = softmax_regression(seed)
+    x, y = inputs.double().numpy(), np.eye(3)[labels.numpy()]
+
+    def loss_and_gradients(weight, bias):
+        z = x @ weight.T + bias
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        slope = (p - y) / len(x)
+        return -(y * np.log(p)).sum(axis=1).mean(), [slope.T @ x, slope.sum(axis=0)]
+
+    w = [parameter.detach().double().numpy().copy() for parameter in model.parameters()]
+    loss, g = loss_and_gradients(*w)
+    t = [np.abs(w[0]) + 0.01, np.ones(3)] if variant == "asam" else [1.0, 1.0]
+    norm = math.sqrt(sum(((scale * each) ** 2).sum() for scale, each in zip(t, g)))
+    perturbed = [each + 0.8 * scale**2 * slope / norm for each, scale, slope in zip(w, t, g)]
+    perturbed_loss, expected = loss_and_gradients(*perturbed)
+
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 9.0)  # of the step before
+    method = SharpnessAware(variant, rho=0.8)
+    losses = sam_gradient(model.named_parameters(), closure_of(model, inputs, labels), method)
+    assert [each.item() for each in losses] == pytest.approx([loss, perturbed_loss], rel=1e-5)
+    assert not any(each.requires_grad for each in losses)
+    for parameter, value, gradient in zip(model.parameters(), w, expected):
+        assert np.array_equal(parameter.detach().double().numpy(), value)
+        np.testing.assert_allclose(parameter.grad.numpy(), gradient, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_the_common_implementation_takes_the_same_steps(optimizer):
+    """SAM as it is mostly written: e kept, added and subtracted around the base optimizer's step."""
+    model, inputs, labels = softmax_regression()
+    model = nn.Sequential(model, nn.Tanh(), nn.Linear(3, 3))
+    other = copy.deepcopy(model)
+    ours, theirs = optimizer(model.parameters(), lr=0.01), optimizer(other.parameters(), lr=0.01)
+    for _ in range(10):
+        sam_gradient(model.named_parameters(), closure_of(model, inputs, labels), SharpnessAware(rho=0.05))
+        ours.step()
+
+        theirs.zero_grad()
+        F.cross_entropy(other(inputs), labels).backward()
+        length = torch.cat([parameter.grad.flatten() for parameter in other.parameters()]).norm() + 1e-12
+        steps = [parameter.grad * (0.05 / length) for parameter in other.parameters()]
+        with torch.no_grad():
+            for parameter, step in zip(other.parameters(), steps):
+                parameter.add_(step)
+        theirs.zero_grad()
+        F.cross_entropy(other(inputs), labels).backward()
+        with torch.no_grad():
+            for parameter, step in zip(other.parameters(), steps):
+                parameter.sub_(step)
+        theirs.step()
+    for one, two in zip(model.parameters(), other.parameters()):
+        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+
+
+def test_asam_does_not_see_how_layers_share_their_scale():
+    """With eta 0 the perturbed function is the same for (a w1, w2 / a); SAM's is not."""
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(16, 5, dtype=torch.float64), torch.arange(16) % 3
+
+    def losses(variant, a):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(5, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False)).double()
+        with torch.no_grad():
+            model[0].weight.mul_(a), model[2].weight.div_(a)
+        method = SharpnessAware(variant, rho=0.3, eta=0.0)
+        found = sam_gradient(model.named_parameters(), closure_of(model, inputs, labels), method)
+        return [each.item() for each in found]
+
+    for a in (8.0, 0.01):
+        assert losses("asam", a) == pytest.approx(losses("asam", 1.0), rel=1e-6)
+        assert losses("sam", a)[1] != pytest.approx(losses("sam", 1.0)[1], rel=1e-2)
+
+
+class Net(nn.Module):
+    """Dropout and both kinds of statistics; keeps the masks it has drawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(6, 8), nn.BatchNorm1d(8)
+        self.instance = nn.InstanceNorm1d(2, track_running_stats=True)
+        self.last = nn.Linear(8, 3)
+        self.masks = []
+
+    def forward(self, inputs):
+        hidden = self.norm(self.first(inputs))
+        hidden = self.instance(hidden.view(-1, 2, 4)).reshape(-1, 8)
+        self.masks.append(F.dropout(torch.ones_like(hidden), 0.5, training=self.training))
+        return self.last(hidden * self.masks[-1])
+
+
+def net():
+    torch.manual_seed(0)
+    return Net(), torch.randn(12, 6), torch.arange(12) % 3
+
+
+def buffers(model):
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rho_zero_is_the_plain_step(variant):
+    model, inputs, labels = net()
+    plain = copy.deepcopy(model)
+    with torch.no_grad():
+        for each in (model, plain):
+            each.last.weight[0, :4] = -0.0
+    torch.manual_seed(5)
+    F.cross_entropy(plain(inputs), labels).backward()
+    random = torch.rand(3)
+    torch.manual_seed(5)
+    method = SharpnessAware(variant, rho=0.0)
+    losses = sam_gradient(model.named_parameters(), closure_of(model, inputs, labels), method, model)
+    assert torch.equal(torch.rand(3), random)
+    assert torch.equal(*losses)
+    assert same_bits(weights(model.named_parameters()), weights(plain.named_parameters()))
+    assert same_bits([p.grad for p in model.parameters()], [p.grad for p in plain.parameters()])
+    assert same(buffers(model), buffers(plain))
+
+
+def test_both_passes_draw_the_same_dropout():
+    model, inputs, labels = net()
+    losses = sam_gradient(model.named_parameters(), closure_of(model, inputs, labels), SharpnessAware(rho=0.5), model)
+    assert len(model.masks) == 2 and torch.equal(*model.masks)
+    assert not torch.equal(*losses)
+    sam_gradient(model.named_parameters(), closure_of(model, inputs, labels), SharpnessAware(rho=0.5), model)
+    assert not torch.equal(model.masks[1], model.masks[2])
+
+
+def test_an_error_in_the_second_pass_leaves_weights_statistics_and_random_states():
+    model, inputs, labels = net()
+    before, states, closure = weights(model.named_parameters()), [], closure_of(model, inputs, labels)
+
+    def failing():
+        loss = closure()
+        states.append((buffers(model), torch.get_rng_state()))
+        if len(states) == 2:
+            raise RuntimeError("second pass")
+        return loss
+
+    with pytest.raises(RuntimeError, match="second pass"):
+        sam_gradient(model.named_parameters(), failing, SharpnessAware(rho=0.5), model)
+    assert same_bits(weights(model.named_parameters()), before)
+    assert same(buffers(model), states[0][0]) and not same(buffers(model), states[1][0])
+    assert torch.equal(torch.get_rng_state(), states[0][1])
+
+
+def test_statistics_move_once():
+    model, inputs, labels = net()
+    start = buffers(model)
+    closure, after = closure_of(model, inputs, labels), []
+
+    def watched():
+        loss = closure()
+        after.append(buffers(model))
+        return loss
+
+    for step in range(1, 4):
+        sam_gradient(model.named_parameters(), watched, SharpnessAware(rho=0.5), model)
+        assert same(buffers(model), after[-2]) and not same(after[-2], after[-1])
+        assert model.norm.num_batches_tracked.item() == step
+    assert not same(buffers(model), start)
+    assert model.norm.momentum == 0.1 and model.training
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: torch.compile(model, backend="eager")])
+def test_frozen_statistics(wrap):
+    model, inputs, labels = net()
+    wrapped, start = wrap(model), buffers(model)
+    held = dict(model.named_buffers())
+    with frozen_batch_norm_statistics(wrapped), frozen_batch_norm_statistics(wrapped):
+        loss = F.cross_entropy(wrapped(inputs), labels)
+        # Normalised by the batch, not by the running statistics.
+        hidden = model.norm(model.first(inputs))
+        torch.testing.assert_close(hidden.mean(dim=0), torch.zeros(8), atol=1e-5, rtol=0)
+    assert same(buffers(model), start)
+    loss.backward()  # after the copy
+    with pytest.raises(KeyError), frozen_batch_norm_statistics(wrapped):
+        wrapped(inputs)
+        model.norm.running_mean = model.norm.running_mean + 1  # replaced, as some modules do
+        raise KeyError
+    assert same(buffers(model), start)
+    assert all(buffer is held[name] for name, buffer in model.named_buffers())
+    wrapped(inputs)
+    assert model.norm.num_batches_tracked.item() == 1 and not same(buffers(model), start)
+
+
+# What it costs
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where the host would wait for a value on the device."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(str(func).startswith(f"aten.{name}") for name in self.WAITING):
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_host_never_waits(variant):
+    named = parameters([(30, 20), (30,), (4, 4)])
+    with NoWaiting():
+        with pytest.raises(AssertionError, match="waits"):
+            named[0][1].sum().item()
+        perturb(named, variant, rho=0.1, norm=perturbation_norm(named, variant)).restore()
+        perturb(named, variant, rho=0.1).restore()
+
+
+def peak_bytes(function):
+    """The most that was allocated at a time beyond what was there, by the allocator's own account.
+
+    It does not see the end of what began before.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function()
+    changes = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_memory_beyond_the_plain_step(variant, dtype):
+    """At most 1.02 times the weights, although one tensor holds most of them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(12_000, 128), *[nn.Linear(128, 128) for _ in range(60)]).to(dtype)
+    ids, size = torch.arange(4), sum(parameter.nbytes for parameter in model.parameters())
+
+    def closure():
+        loss = model(ids).square().mean()
+        loss.backward()
+        return loss
+
+    plain = peak_bytes(closure)
+    model.zero_grad()
+    ours = peak_bytes(lambda: sam_gradient(model.named_parameters(), closure, SharpnessAware(variant)))
+    assert plain >= size and 0.99 * size < ours - plain < 1.02 * size
+
+
+# Sharded parameters
+
+
+@contextlib.contextmanager
+def process_group(rank, world, store):
+    dist.init_process_group("gloo", rank=rank, world_size=world, store=dist.FileStore(store, world))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def sharded_step(rank, world, store):
+    """FSDP2 gives what the whole model does, to rounding: with uneven shards of 5 rows, and a parameter left whole."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    torch.set_num_threads(1)
+    with process_group(rank, world, store):
+        mesh = dist.init_device_mesh("cpu", (world,))
+        torch.manual_seed(0)
+        whole = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1), nn.Linear(1, 7, bias=False))
+        inputs = torch.randn(8, 6)
+        for variant in VARIANTS:
+            whole.zero_grad()
+            sharded = copy.deepcopy(whole)
+            fully_shard(sharded[0], mesh=mesh)
+            fully_shard(sharded, mesh=mesh, ignored_params={sharded[3].weight})
+            closures = [lambda model=model: backward(model(inputs)) for model in (whole, sharded)]
+            for closure in closures:
+                closure()
+            norms = [perturbation_norm(model.named_parameters(), variant) for model in (whole, sharded)]
+            assert not isinstance(norms[1], DTensor)
+            torch.testing.assert_close(norms[1], norms[0], rtol=1e-6, atol=0)
+            before = weights(full(sharded))
+            perturbation = perturb(sharded.named_parameters(), variant, rho=0.3)
+            local = sum(copied.numel() for _, group in perturbation.copies for copied in group)
+            assert local < sum(each.numel() for each in before) or world == 1
+            reference = perturb(whole.named_parameters(), variant, rho=0.3)
+            for ours, theirs in zip(weights(full(sharded)), whole.parameters(), strict=True):
+                torch.testing.assert_close(ours, theirs.detach(), rtol=1e-6, atol=1e-6)
+            perturbation.restore(), reference.restore()
+            assert same_bits(weights(full(sharded)), before)
+            method = SharpnessAware(variant, rho=0.3)
+            for model, closure in zip((whole, sharded), closures):
+                sam_gradient(model.named_parameters(), closure, method)
+            for ours, theirs in zip(full(sharded), whole.parameters(), strict=True):
+                torch.testing.assert_close(ours[1].grad_of_it, theirs.grad, rtol=1e-5, atol=1e-6)
+
+
+def backward(outputs):
+    loss = outputs.square().mean()
+    loss.backward()
+    return loss
+
+
+def full(model):
+    """Named parameters with their gradients, whole on every process."""
+    named = []
+    for name, parameter in model.named_parameters():
+        whole = getattr(parameter.detach(), "full_tensor", parameter.detach)()
+        whole.grad_of_it = getattr(parameter.grad, "full_tensor", lambda grad=parameter.grad: grad)()
+        named.append((name, whole))
+    return named
+
+
+def test_sharded_on_one_process(tmp_path):
+    sharded_step(0, 1, os.fspath(tmp_path / "store"))
+
+
+@pytest.mark.slow
+def test_sharded_on_two_processes(tmp_path):
+    torch.multiprocessing.spawn(sharded_step, args=(2, os.fspath(tmp_path / "store")), nprocs=2)
