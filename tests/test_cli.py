@@ -8,7 +8,14 @@ import torch
 from test_tasks import ANIMALS, encoder, own_cache, rows, run  # noqa: F401 (fixtures)
 
 from hf_sat.cli import main
+from hf_sat.tasks import sharpness_curve
 from hf_sat.tasks.sharpness_curve import loss_along_perturbation
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """The command takes all cores, which would stay with the tests after it."""
+    monkeypatch.setattr(sharpness_curve, "use_all_cores", lambda: None)
 
 
 def quadratic(curvature):

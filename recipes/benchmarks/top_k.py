@@ -11,26 +11,26 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import datasets
-import pandas as pd
 import torch
+from noisy_labels.columns import Column
+from noisy_labels.data import read
+from noisy_labels.models import setting
 from transformers import HfArgumentParser, logging
 
 from hf_sat import SATConfig, SATTrainer
 from hf_sat.methods import update_soft_targets
-from hf_sat.noise import inject_label_noise
 from hf_sat.soft_targets import soft_targets
-from hf_sat.tasks.text import packaged_encoder, tokenised_task
 
 RESULTS = Path(__file__).parent / "results" / "top_k.json"
 
 
 @dataclass
 class Options:
-    data_dir: str = field(default="../shared/data", metadata={"help": "Folder that holds trec/train.tsv."})
+    data_dir: str = field(default="../shared/data", metadata={"help": "Folder of the data."})
     samples: int = field(default=1000, metadata={"help": "Training examples."})
     epochs: int = field(default=5, metadata={"help": "Passes over them."})
     ks: str = field(default="1,2,4,8,16,50", metadata={"help": "Entries kept, comma-separated."})
+    out: str = field(default=str(RESULTS), metadata={"help": "File of the result."})
 
 
 class Recording(SATTrainer):
@@ -44,13 +44,9 @@ class Recording(SATTrainer):
 
 
 def train(options: Options) -> tuple[torch.Tensor, list]:
-    table = pd.read_csv(Path(options.data_dir) / "trec" / "train.tsv", sep="\t", keep_default_na=False)
-    table = table.sample(options.samples, random_state=0)
-    names = sorted(table["fine"].unique())
-    features = datasets.Features({"text": datasets.Value("string"), "labels": datasets.ClassLabel(names=names)})
-    rows = {"text": table["text"].tolist(), "labels": table["fine"].map(names.index).tolist()}
-    data = inject_label_noise(datasets.Dataset.from_dict(rows, features=features), 0.4, seed=0)
-    task = tokenised_task(data, None, "text", packaged_encoder(), max_length=32, seed=0)
+    column = Column.parse("trec_fine/symmetric40")
+    examples, _ = read(column, options.data_dir, seed=0, samples=options.samples)
+    made = setting(column, len(examples.classes), seed=0, data_dir=options.data_dir, layers=6)
     with tempfile.TemporaryDirectory() as folder:
         args = SATConfig(
             output_dir=folder,
@@ -64,10 +60,11 @@ def train(options: Options) -> tuple[torch.Tensor, list]:
             use_cpu=True,
             dataloader_pin_memory=False,
         )
-        trainer = Recording(task.make_model(), args, train_dataset=task.train, data_collator=task.collator)
+        data = made.prepare(examples)
+        trainer = Recording(made.make_model(), args, train_dataset=data, data_collator=made.collator)
         trainer.visits = []
         trainer.train()
-    return torch.tensor(data["labels"]), trainer.visits
+    return torch.from_numpy(examples.labels), trainer.visits
 
 
 def replay(labels: torch.Tensor, visits: list, k: int | None) -> torch.Tensor:
@@ -100,8 +97,7 @@ def main() -> None:
             )
         )
     result = {"classes": dense.shape[1], "examples": len(labels), "epochs": options.epochs, "rows": rows}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
