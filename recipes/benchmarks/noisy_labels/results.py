@@ -102,7 +102,7 @@ def described(cells: pd.DataFrame) -> str:
     """The grid of cells in a line: what they trained on, with what, and where."""
     one = cells.iloc[0]
     samples = f"{one['samples']:,} training examples" if one["samples"] else "all training examples"
-    limit = f"{one['eval_samples']:,} examples" if one["eval_samples"] else "all"
+    limit = f"at most {one['eval_samples']:,} examples" if one["eval_samples"] else "all"
     measured = f"{limit} of the test file" if one["split"] == "test" else "1,000 held out of the training file"
     models = cells.groupby("is_image")["model"].first()
     named = [
