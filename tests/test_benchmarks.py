@@ -297,8 +297,8 @@ def test_every_grid_and_half_has_a_section_that_says_which_it_is(tmp_path):
     text = report.all_blocks(results.load(path), tmp_path)["accuracy"]
     first, second = (line for line in text.splitlines() if line.startswith("**"))
     assert first == (
-        "**Reporting half, 10 epochs** (1,500 training examples, measured on at most 1,000 examples of the test file; first "
-        "3 layers of MiniLM-L6; bfloat16 autocast; seeds 0, 1; CPU):"
+        "**Reporting half, 10 epochs** (1,500 training examples, measured on at most 1,000 examples of the test file; "
+        "first 3 layers of MiniLM-L6; bfloat16 autocast; seeds 0, 1; CPU):"
     )
     assert second.startswith("**Choosing half, 10 epochs** (all training examples, measured on 1,000 held out")
     assert "6 layers" in second and "float32; seeds 0" in second
