@@ -57,6 +57,12 @@ def test_wrong_settings(runs, setting, value):
     refused(trainer, setting, re.escape(repr(value)))
 
 
+def test_elr_keeps_whole_targets(runs):
+    """What its running predictions lack of a sum of 1 would be read as the mass of the tail."""
+    with pytest.raises(ValueError, match=r"sat_top_k=2.*elr"):
+        SATConfig(output_dir=runs, label_correction="elr", sat_top_k=2)
+
+
 @pytest.mark.parametrize("value", ["0.6", 0, 0.0, 0.999999, "auto", "0"])
 def test_numbers_as_command_lines_pass_them(runs, value):
     config = SATConfig(output_dir=runs, sat_momentum=value, sat_start_epoch=value, sat_num_samples=5)

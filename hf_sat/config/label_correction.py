@@ -126,6 +126,9 @@ class LabelCorrectionArguments(PeerMethodArguments):
         one_of("sat_target_dtype", self.sat_target_dtype, ("float32", "bfloat16", "float16"))
         count_or_none("sat_num_samples", self.sat_num_samples, "the number of different sample ids")
         count_or_none("sat_top_k", self.sat_top_k, "how many entries to keep of each soft target")
+        if self.sat_top_k is not None and self.label_correction == "elr":
+            # Its running predictions begin at zero: what is missing from a sum of 1 is not the mass of the tail.
+            raise refuse("sat_top_k", self.sat_top_k, "label_correction='elr' needs whole targets; leave it out.")
         device_or_auto("sat_target_device", self.sat_target_device)
 
 

@@ -20,7 +20,8 @@ class SharpnessArguments:
         sam ("none" | "sam" | "asam"): follow the gradient at the weights plus the worst small step: SAM (Foret et al.
             2021, https://arxiv.org/abs/2010.01412, equation 3), or ASAM (Kwon et al. 2021,
             https://arxiv.org/abs/2102.11600), whose step has the scale of each weight. A step then takes two forward
-            and backward passes, and transient memory for one copy of the trainable weights.
+            and backward passes, and memory for one copy of the trainable weights: on a GPU for the length of the second
+            pass, on CPU, where fresh memory is slow, for that of training.
         sam_rho (number >= 0): length of the step; the default is 0.05 for SAM and 0.5 for ASAM.
         sam_interval (int >= 1): every how many optimizer steps; the others are plain.
         sam_start (number in [0, 1]): share of training after which it begins; 0.85 is "late SAM", at 1.15 times the

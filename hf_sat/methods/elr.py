@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .given_label import GivenLabelLoss
 from .self_adaptive import log_softmax
 
 # The authors keep probabilities away from 0 and 1 by this much, so that the logarithm stays finite.
@@ -40,7 +41,7 @@ def early_learning_regularizer(logits: Tensor, running: Tensor) -> Tensor:
 
 
 @dataclass
-class EarlyLearningRegularization:
+class EarlyLearningRegularization(GivenLabelLoss):
     """Cross-entropy with the given label plus `strength` times the regularizer, from the first step on.
 
     Args:
@@ -56,16 +57,11 @@ class EarlyLearningRegularization:
 
     strength: float = 3.0
 
-    waits = False
     starts_empty = True
 
     def resolve(self, stored: Tensor, logits: Tensor, momentum: float) -> Tensor:
         """The running prediction after this visit, (M, C)."""
         return update_running_prediction(stored, logits, momentum)
-
-    def weights(self, targets: Tensor, counted: Tensor | None = None) -> Tensor:
-        """1 for each row that counts, (M,)."""
-        return targets.new_ones(len(targets)) if counted is None else counted.to(targets)
 
     def losses(self, logits: Tensor, targets: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
         """Loss of each row, (M,)."""

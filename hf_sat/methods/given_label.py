@@ -9,7 +9,7 @@ class GivenLabelLoss:
     """A loss that wrong labels pull less, from the first step on; it changes no label.
 
     Soft targets are kept beside it all the same, moved as SAT moves them, so that the label report of such a run says
-    which labels its predictions contradict. A subclass gives `of_labels(logits, labels)`, (M,).
+    which labels its predictions contradict. A subclass gives `of_labels(logits, labels)`, (M,), or `losses`.
     """
 
     waits = False
