@@ -77,12 +77,17 @@ def assert_follows_formula(named, variant, rho, eta=0.01, rtol=1e-6, atol=1e-6):
     assert same_bits(weights(named), before)
 
 
+def in_place(parts):
+    """What happens on a GPU."""
+    return [], parts
+
+
 SHAPES = st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), min_size=1, max_size=7).filter(
     lambda shapes: any(math.prod(shape) for shape in shapes)
 )
 
 
-@pytest.mark.parametrize("kernel", ["fused", "plain"])
+@pytest.mark.parametrize("kernel", ["swap", "fused", "plain"])
 @pytest.mark.parametrize("variant", VARIANTS)
 @settings(deadline=None, max_examples=40)
 @given(
@@ -96,7 +101,9 @@ SHAPES = st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), min_size=1
 def test_weights_against_float64(variant, kernel, shapes, rho, eta, loss_scale, scratch, seed):
     named = parameters(shapes, seed, grad_scale=loss_scale)
     fits = ascent._fits_fused_kernel if kernel == "fused" else lambda value, step: False
-    with mock.patch.multiple(ascent, LEAST_SCRATCH=scratch, _fits_fused_kernel=fits):
+    swappable = ascent.swappable if kernel == "swap" else in_place
+    patches = {"LEAST_SCRATCH": scratch, "LARGEST_SUM": scratch, "swappable": swappable, "_fits_fused_kernel": fits}
+    with mock.patch.multiple(ascent, **patches):
         assert_follows_formula(named, variant, rho, eta, rtol=1e-5, atol=1e-6 * max(1.0, rho))
 
 
@@ -150,7 +157,9 @@ def test_sparse_gradients_are_dense_ones(variant):
     assert table.grad.is_sparse and not table.grad.is_coalesced()
     assert perturbation_norm(named[0], variant).item() == pytest.approx(perturbation_norm(named[1], variant).item())
     assert_follows_formula(named[0], variant, rho=0.5, rtol=1e-5)
-    assert sum(copied.numel() for _, group in perturb(named[0]).copies for copied in group) == 3 * 6 + 6
+    perturbation = perturb(named[0])
+    assert sum(copied.numel() for _, group in perturbation.copies for copied in group) == 3 * 6
+    assert [held.numel() for _, held in perturbation.swapped] == [6]
 
 
 @pytest.mark.parametrize("scale", [2.0**16, 2.0**24])
@@ -165,7 +174,7 @@ def test_the_loss_scale_does_not_matter(variant, scale):
 POISONS = [math.inf, -math.inf, math.nan, "all zero", "one sparse"]
 
 
-@pytest.mark.parametrize("kernel", ["fused", "plain"])
+@pytest.mark.parametrize("kernel", ["swap", "fused", "plain"])
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     "poison, dtype", [("overflow", torch.float32), *itertools.product(POISONS, [torch.float32, torch.float16])]
@@ -187,7 +196,8 @@ def test_no_perturbation_from_a_bad_norm(poison, variant, kernel, dtype):
         named[0][1].grad[7, 3] = poison
     before = weights(named)
     fits = ascent._fits_fused_kernel if kernel == "fused" else lambda value, step: False
-    with mock.patch.object(ascent, "_fits_fused_kernel", fits):
+    swappable = ascent.swappable if kernel == "swap" else in_place
+    with mock.patch.multiple(ascent, _fits_fused_kernel=fits, swappable=swappable):
         perturbation = perturb(named, variant, rho=0.1)
     assert same_bits(weights(named), before)
     perturbation.restore()
@@ -214,7 +224,7 @@ def test_what_is_left_alone(variant):
     perturbation = perturb(iter(tied), variant, rho=0.3)
     assert same_bits(weights(named[:2]), before[:2])
     np.testing.assert_allclose(named[2][1].detach().numpy(), expected[0], rtol=1e-5, atol=1e-6)
-    assert sum(copied.numel() for _, group in perturbation.copies for copied in group) == 10 + 4
+    assert sum(held.numel() for _, held in perturbation.swapped) == 10 + 4
 
 
 def test_without_any_gradient():
@@ -248,21 +258,39 @@ def test_restore_counts_once():
     assert same_bits(weights(named), trained)
 
 
-def test_memory_serves_again():
+def test_weights_are_swapped_on_cpu_and_the_memory_serves_again():
     named = parameters([(4, 3), (4,), (4, 3), ()])
-    fresh, before, found = weights(named), None, set()
+    fresh, own = weights(named), [parameter.data_ptr() for _, parameter in named]
+    before, found = None, set()
     for _ in range(3):
         perturbation = SharpnessAware(rho=0.5).perturb(named, before=before)
-        places = {copied.data_ptr() for _, group in perturbation.copies for copied in group}
+        places = {parameter.data_ptr() for _, parameter in named}
         assert before is None or (places == found and not before.memory)
-        assert len(places) == 4 and not same_bits(weights(named), fresh)
+        assert len(places - set(own)) == 4 and not any(perturbation.copies) and not same_bits(weights(named), fresh)
         perturbation.restore(keep_memory=True)
-        assert same_bits(weights(named), fresh) and not perturbation.copies
+        assert same_bits(weights(named), fresh) and [parameter.data_ptr() for _, parameter in named] == own
         before, found = perturbation, places
     others = parameters([(5, 3), (4,)])
     fresh, perturbation = weights(others), perturb(others, before=before)
     perturbation.restore()
     assert same_bits(weights(others), fresh) and not perturbation.memory
+
+
+def test_memory_that_others_read_is_perturbed_in_place():
+    """Weights that lie in a common buffer, are tied without being one parameter, or are of another precision."""
+    buffer = torch.randn(8)
+    named = [(f"{i}.weight", nn.Parameter(torch.randn(4))) for i in range(3)]
+    named.append(("3.weight", nn.Parameter(torch.randn(4, dtype=torch.bfloat16))))
+    named[0][1].data = buffer[:4]
+    named[1][1].data = named[2][1].data
+    for _, parameter in named:
+        parameter.grad = torch.randn_like(parameter)
+    before, places = weights(named), [parameter.data_ptr() for _, parameter in named]
+    perturbation = perturb(named, rho=0.5)
+    assert [parameter.data_ptr() for _, parameter in named] == places and not perturbation.swapped
+    assert torch.equal(buffer[:4], named[0][1]) and not any(torch.equal(*pair) for pair in zip(weights(named), before))
+    perturbation.restore()
+    assert same_bits(weights(named), before)
 
 
 def test_weights_come_back_from_an_error_inside():
@@ -274,7 +302,8 @@ def test_weights_come_back_from_an_error_inside():
         if len(calls) == 2:
             raise MemoryError
 
-    with mock.patch.multiple(ascent, LEAST_SCRATCH=64, _add=failing), pytest.raises(MemoryError):
+    patches = {"LEAST_SCRATCH": 64, "_add": failing, "swappable": in_place}
+    with mock.patch.multiple(ascent, **patches), pytest.raises(MemoryError):
         perturb(named, "asam", rho=0.5)
     assert same_bits(weights(named), before)
 
@@ -526,7 +555,7 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_host_never_waits(variant):
     named = parameters([(30, 20), (30,), (4, 4)])
-    with NoWaiting():
+    with NoWaiting(), mock.patch.object(ascent, "swappable", in_place):
         with pytest.raises(AssertionError, match="waits"):
             named[0][1].sum().item()
         perturb(named, variant, rho=0.1, norm=perturbation_norm(named, variant)).restore()

@@ -5,7 +5,7 @@ parameters and 1 for the others.
 """
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,13 @@ Copies = list[tuple[list[Tensor], list[Tensor]]]
 # A weight, which rows, and what belongs there.
 Rows = list[tuple[Tensor, tuple[Tensor, ...], Tensor]]
 
+# Parameters beside what they held before their data were swapped.
+Swapped = list[tuple[nn.Parameter, Tensor]]
+
 # What T g may take at a time: a share of the weights in bytes, or what is too little to matter. Two are alive at most.
-SCRATCH_SHARE, LEAST_SCRATCH = 1 / 128, 2**15
+SCRATCH_SHARE, LEAST_SCRATCH = 1 / 160, 2**15
+# Entries that a float32 norm on CPU takes at a time: of 3e7 at once it is off by 3e-5, and more without wide registers.
+LARGEST_SUM = 2**16
 # The fused kernel of SGD as a sum, `values + lr * steps`.
 SUM = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": True}
 
@@ -32,6 +37,7 @@ class Part:
     are the mesh and the placements of a distributed parameter.
     """
 
+    parameter: nn.Parameter
     weight: Tensor
     values: Tensor
     gradient: Tensor
@@ -45,31 +51,29 @@ class Part:
         if hasattr(weight, "placements"):  # a DTensor, of FSDP2 or of tensor parallelism
             gradient = gradient.redistribute(placements=weight.placements).to_local()
             local = weight.to_local()
-            return cls(local, local, gradient, adaptive, shards=(weight.device_mesh, weight.placements))
+            return cls(parameter, local, local, gradient, adaptive, shards=(weight.device_mesh, weight.placements))
         if gradient.is_sparse:
             gradient = gradient.coalesce()
             index = tuple(gradient.indices())
-            return cls(weight, weight[index], gradient.values(), adaptive, index=index)
-        return cls(weight, weight, gradient, adaptive)
+            return cls(parameter, weight, weight[index], gradient.values(), adaptive, index=index)
+        return cls(parameter, weight, weight, gradient, adaptive)
 
-    def cuts(self, room: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Values and gradient, some rows at a time: about `room` entries."""
-        values, gradient = torch.atleast_1d(self.values, self.gradient)
-        rows = max(1, room * len(values) // max(1, values.numel()))
-        return zip(values.split(rows), gradient.split(rows))
+    def cuts(self, room: int, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
+        """Values, gradient and others of their shape, some rows at a time: about `room` entries."""
+        tensors = (self.values, self.gradient, *others)
+        if self.values.numel() <= room:
+            return [tensors]
+        tensors = torch.atleast_1d(*tensors)
+        rows = max(1, room * len(tensors[0]) // max(1, tensors[0].numel()))
+        return zip(*(tensor.split(rows) for tensor in tensors))
 
 
-def copies_of(tensors: Iterable[Tensor], memory: Iterable[Tensor] = ()) -> Copies:
-    """Exact copies, in the memory of other tensors where some fit."""
-    unused, groups = defaultdict(list), defaultdict(list)
-    for tensor in memory:
-        unused[_layout(tensor)].append(tensor)
+def copies_of(tensors: Iterable[Tensor]) -> Copies:
+    """Exact copies."""
+    groups = defaultdict(list)
     for tensor in tensors:
         groups[tensor.device, tensor.dtype].append(tensor)
-    copies = [
-        (group, [(unused[_layout(tensor)] or [torch.empty_like(tensor)]).pop() for tensor in group])
-        for group in groups.values()
-    ]
+    copies = [(group, list(map(torch.empty_like, group))) for group in groups.values()]
     for found, copied in copies:
         torch._foreach_copy_(copied, found)
     return copies
@@ -112,6 +116,62 @@ def ascend(parts: list[Part], scale: Tensor, skip: Tensor, eta: float) -> None:
     put_rows(copied_rows(parts))
 
 
+def swappable(parts: list[Part]) -> tuple[list[Part], list[Part]]:
+    """Parts on CPU whose weights can be exchanged for others, as nothing else reads their memory; and the rest."""
+    owners = Counter(part.weight.untyped_storage().data_ptr() for part in parts)
+    groups = [], []
+    for part in parts:
+        alone = _owns_memory(part) and owners[part.weight.untyped_storage().data_ptr()] == 1
+        groups[not alone].append(part)
+    return groups
+
+
+def swap_for_ascended(parts: list[Part], scale: Tensor, eta: float, memory: Iterable[Tensor] = ()) -> Swapped:
+    """Let the parameters hold `w + scale * T^2 g`, made in the memory of other tensors where some fit.
+
+    This moves the least memory of all ways, which on CPU is what a perturbation costs, and fresh memory costs most.
+
+    Returns:
+        The parameters, beside what they held.
+    """
+    unused, room = defaultdict(list), _room(parts)
+    for tensor in memory:
+        unused[_layout(tensor)].append(tensor)
+    ascended = [(unused[_layout(part.weight)] or [torch.empty_like(part.weight)]).pop() for part in parts]
+    for part, new in zip(parts, ascended):
+        if not part.adaptive:
+            torch.addcmul(part.values, part.gradient, scale, out=new)
+            continue
+        for values, gradient, rows in part.cuts(room, new):
+            scaled = values.abs().add_(eta)
+            torch.addcmul(values, scaled.mul_(scaled).mul_(gradient), scale, out=rows)
+    swapped = [(part.parameter, part.parameter.data) for part in parts]
+    for part, new in zip(parts, ascended):
+        part.parameter.data = new
+    return swapped
+
+
+def swap_back(swapped: Swapped) -> list[Tensor]:
+    """The parameters hold what they did; returns what they held meanwhile."""
+    between = [parameter.data for parameter, _ in swapped]
+    for parameter, data in swapped:
+        parameter.data = data
+    return between
+
+
+def _owns_memory(part: Part) -> bool:
+    weight = part.weight
+    return (
+        part.index is None
+        and part.shards is None
+        and type(part.parameter.data) is Tensor
+        and weight.device.type == "cpu"
+        and weight.dtype == part.gradient.dtype
+        and weight.dtype in (torch.float32, torch.float64)  # the sum is rounded once
+        and weight.untyped_storage().nbytes() == weight.nbytes
+    )
+
+
 def _local_norm(parts: list[Part], eta: float) -> Tensor:
     norms = []
     for values, gradients, adaptive in _pieces(parts):
@@ -138,20 +198,28 @@ def _over_shards(norm: Tensor, shards: tuple[Any, Any] | None) -> Tensor:
 def _pieces(parts: list[Part]) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], bool]]:
     """Values and gradients alike in all respects, and whether they are adaptive; these come few at a time.
 
-    Even the others are cut by rows: on CPU a single float32 norm of 3e7 entries is off by 1e-3.
+    The others are cut by rows too, for the sake of their norm.
     """
-    scratch = max(LEAST_SCRATCH, int(SCRATCH_SHARE * sum(part.values.nbytes for part in parts)))
-    groups = defaultdict(list)
+    room, groups = _room(parts), defaultdict(list)
     for part in parts:
         groups[part.values.device, part.values.dtype, part.gradient.dtype, part.adaptive].append(part)
     for (_, dtype, _, adaptive), members in groups.items():
-        room = scratch // (dtype.itemsize if dtype.itemsize >= 4 else 12)  # half precision takes three float32 tensors
-        cuts = [cut for part in members for cut in part.cuts(room)]
+        largest = room if adaptive or dtype.itemsize < 4 else LARGEST_SUM
+        cuts = [cut for part in members for cut in part.cuts(largest)]
+        if not adaptive:
+            yield *zip(*cuts), False
+            continue
         ends = itertools.accumulate(values.numel() for values, _ in cuts)
-        batches = [end // room if adaptive else 0 for end in ends]
+        batches = [end // room for end in ends]
         for _, batch in itertools.groupby(zip(batches, cuts), key=lambda numbered: numbered[0]):
-            values, gradients = zip(*(cut for _, cut in batch))
-            yield values, gradients, adaptive
+            yield *zip(*(cut for _, cut in batch)), True
+
+
+def _room(parts: list[Part]) -> int:
+    """Entries of T g at a time."""
+    scratch = max(LEAST_SCRATCH, int(SCRATCH_SHARE * sum(part.values.nbytes for part in parts)))
+    size = max((part.values.itemsize if part.values.itemsize >= 4 else 12 for part in parts), default=4)
+    return scratch // size  # half precision takes three float32 tensors
 
 
 def _scaled(values: Sequence[Tensor], gradients: Sequence[Tensor], eta: float, power: int) -> Sequence[Tensor]:
@@ -181,7 +249,7 @@ def _fits_fused_kernel(value: Tensor, step: Tensor) -> bool:
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.device, tensor.dtype, tensor.shape, tensor.stride()
+    return tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

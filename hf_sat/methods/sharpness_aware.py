@@ -37,20 +37,23 @@ class Perturbation:
         norm: |g| or |T g|, a float32 scalar on the device of the first parameter.
         copies: the perturbed weights beside exact copies of what they were.
         rows: weights under a sparse gradient, of which the rows that have one were taken out and perturbed.
-        memory: of the copies, for the next perturbation, where [`restore`] was told to keep it.
+        swapped: parameters that hold other tensors for the while, beside their own.
+        memory: what they held, for the next perturbation, where [`restore`] was told to keep it.
     """
 
     norm: Tensor
     copies: ascent.Copies = field(repr=False)
     rows: ascent.Rows = field(repr=False)
+    swapped: ascent.Swapped = field(default_factory=list, repr=False)
     memory: list[Tensor] = field(default_factory=list, repr=False)
 
     def restore(self, keep_memory: bool = False) -> None:
-        """Copy the weights back, bit for bit, and free the copies; a second call does nothing."""
+        """Make the weights what they were, bit for bit, and free the copies; a second call does nothing."""
+        swapped = ascent.swap_back(self.swapped)
+        self.memory = swapped if keep_memory else []
         ascent.copy_back(self.copies)
         ascent.put_rows(self.rows)
-        self.memory = [copied for _, group in self.copies for copied in group] if keep_memory else []
-        self.copies, self.rows = [], []
+        self.copies, self.rows, self.swapped = [], [], []
 
 
 @dataclass
@@ -114,15 +117,17 @@ def perturb(
     norm: Tensor | None = None,
     before: Perturbation | None = None,
 ) -> Perturbation:
-    """Add the perturbation e to the weights, in place, from the gradients in `.grad`, which may carry any loss scale.
+    """Add the perturbation e to the weights, from the gradients in `.grad`, which may carry any loss scale.
 
-    A norm that is 0 or not finite perturbs nothing, decided on the device; nor does rho 0. The copies take the memory
+    In place; but on CPU parameters whose memory is theirs alone are let hold another tensor until they are restored. A
+    norm that is 0 or not finite perturbs nothing, decided on the device; nor does rho 0. The copies take the memory
     of the weights that have a gradient; beside them about 1/64 of it is used, and freed.
 
     Args:
         norm: [`perturbation_norm`] where it is known already. Default: it is measured.
         before: the perturbation of the step before, whose kept memory serves again. On CPU, where fresh memory takes
-            longer than the copying, this saves a good part of the step if parameters are many and batches small.
+            longer than all that is done with it, this saves a good part of the step if parameters are many and batches
+            small.
 
     Returns:
         The [`Perturbation`], to be restored once the gradient at the perturbed weights has been taken.
@@ -137,13 +142,17 @@ def perturb(
     scale = rho / norm.float()
     # One condition for all cases: a norm of 0 or NaN gives inf or NaN, an infinite norm and rho 0 give 0.
     skip = ~(scale.isfinite() & (scale > 0))
+    # On CPU the host need not wait to know that nothing is to be done.
+    swaps, parts = ascent.swappable(parts) if scale.device.type == "cpu" else ([], parts)
+    swaps = swaps if swaps and not skip else []
     memory = []
     if before is not None:
         memory, before.memory = before.memory, []
-    copies = ascent.copies_of([part.values for part in parts], memory)
+    copies = ascent.copies_of([part.values for part in parts])
     perturbation = Perturbation(norm, copies, ascent.copied_rows(parts))
     try:
         ascent.ascend(parts, scale, skip, eta)
+        perturbation.swapped = ascent.swap_for_ascended(swaps, scale, eta, memory)
     except BaseException:
         perturbation.restore()
         raise

@@ -120,11 +120,12 @@ class SharpnessMixin:
         norm_in_use = norm if self._sharpness.sam == "sam" else None
         self._perturbation = perturbation = self._sam.perturb(named, norm_in_use, before=self._perturbation)
         try:
-            self._put_gradients(gradients)
+            for name, parameter in named:
+                parameter.grad = gradients.get(name)
             with frozen_batch_norm_statistics(model):
                 loss = self._replay(model, window, num_items_in_batch)
         finally:
-            # Fresh memory for the copies would take longer on CPU than all that is done with it.
+            # Fresh memory would take longer on CPU than all that is done with it.
             perturbation.restore(keep_memory=norm.device.type == "cpu")
             self._replaying = None
         self._count(len(window) / self.current_gradient_accumulation_steps, loss - first_loss, norm)
@@ -160,11 +161,6 @@ class SharpnessMixin:
         taken = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         self.model.zero_grad()
         return taken
-
-    def _put_gradients(self, gradients: dict[str, Tensor]) -> None:
-        """Put them back in place of what stands there now."""
-        for name, parameter in self.model.named_parameters():
-            parameter.grad = gradients.get(name)
 
     # ---- what is seen of it -----------------------------------------------------------------------------------------
 
