@@ -17,18 +17,20 @@ class Batch:
     Args:
         inputs: what the model is called with.
         labels: given labels, int64 (M,); -100 where there is none.
-        rows: state row of each, int64 (M,); the spare row where there is none.
+        rows: state row of each, int64 (M,), the spare row where there is none; None where no method keeps any.
         counted: which positions count, bool (M,).
         target: soft target of this visit, (M, C); set when it is resolved, after the first forward pass.
         weights: weight of each position, (M,); set with the target.
+        teacher_logits: what a teacher says of each position, (M, C).
     """
 
     inputs: Mapping[str, Any]
     labels: Tensor
-    rows: Tensor
+    rows: Tensor | None
     counted: Tensor
     target: Tensor | None = None
     weights: Tensor | None = None
+    teacher_logits: Tensor | None = None
 
 
 class SharedLabels(dict):
@@ -40,6 +42,18 @@ class SharedLabels(dict):
 
     def pop(self, key, *default):
         return self.get(key, *default) if key == "labels" else super().pop(key, *default)
+
+
+def flat_logits(logits: Tensor, batch: Batch) -> Tensor:
+    """Logits as (M, C), refusing shapes that do not give one row of scores for each label."""
+    flat = logits.reshape(-1, logits.shape[-1])
+    if logits.dim() < 2 or flat.shape[0] != batch.labels.shape[0]:
+        raise ValueError(
+            f"the model's logits have shape {tuple(logits.shape)} for {batch.labels.shape[0]} labels: label "
+            "correction needs a row of class scores for each label; use a classification or token-classification "
+            'head, or set label_correction="none" (multi-label and regression heads).'
+        )
+    return flat
 
 
 def state_rows(examples: Tensor, labels: Tensor, offsets: Tensor | None, spare_row: int) -> Tensor:

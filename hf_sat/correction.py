@@ -3,7 +3,7 @@
 Nothing here knows the Trainer: steps and epochs come in as numbers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch import Batch, state_rows
+from .batch import Batch, flat_logits
 from .exchange import Exchange, InFlight
 from .methods.label_correction import LabelCorrectionMethod
 from .methods.schedule import Schedule
@@ -101,7 +101,6 @@ class LabelCorrection:
         self.top_k = top_k
         self.state: LabelState | None = None
         self.monitor: CorrectionMonitor | None = None
-        self.offsets = None if samples.offsets is None else torch.from_numpy(samples.offsets).to(device)
         self.trusted = self._trusted_rows()
         self.window = Window()
         self.pending: list[Visits] = []
@@ -139,16 +138,9 @@ class LabelCorrection:
     def correcting(self) -> bool:
         return self.schedule.correcting
 
-    def prepare(self, inputs: Mapping[str, Any], examples: Tensor, labels: Tensor) -> Batch:
-        """Look up once what all passes over this micro-batch need."""
-        spare_row = self.samples.num_rows
-        rows = state_rows(examples, labels, self.offsets, spare_row)
-        labels = labels.flatten().long()
-        return Batch(inputs=inputs, labels=labels, rows=rows, counted=rows != spare_row)
-
     def loss(self, batch: Batch, logits: Tensor) -> Tensor:
         """Sum of the losses of the counted positions, against the target that was resolved; changes nothing."""
-        logits = _flat_logits(logits, batch)
+        logits = flat_logits(logits, batch)
         if self.method.waits and not self.correcting:
             return F.cross_entropy(
                 logits.to(torch.promote_types(logits.dtype, torch.float32)),
@@ -175,7 +167,7 @@ class LabelCorrection:
         if batch.target is not None:
             return
         self.settle()
-        logits = _flat_logits(logits, batch)
+        logits = flat_logits(logits, batch)
         self._fit_classes(logits.shape[-1])
         stored = self.state.stored_targets(batch.rows, batch.labels)
         finite = torch.isfinite(logits).all(dim=-1)
@@ -321,18 +313,6 @@ class LabelCorrection:
                 "sample_id_column."
             )
         self.state.reset_rows(rows, current[rows])
-
-
-def _flat_logits(logits: Tensor, batch: Batch) -> Tensor:
-    """Logits as (M, C), refusing shapes that do not give one row of scores for each label."""
-    flat = logits.reshape(-1, logits.shape[-1])
-    if logits.dim() < 2 or flat.shape[0] != batch.labels.shape[0]:
-        raise ValueError(
-            f"the model's logits have shape {tuple(logits.shape)} for {batch.labels.shape[0]} labels: label "
-            "correction needs a row of class scores for each label; use a classification or token-classification "
-            'head, or set label_correction="none" (multi-label and regression heads).'
-        )
-    return flat
 
 
 def first_occurrence(rows: Tensor) -> Tensor:
