@@ -1,13 +1,16 @@
 """Which labels were wrong, from what the run remembers of them."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 import torch
 
+from .noise_estimate import NoiseEstimate, NoiseRate, estimate_noise
 from .samples import IGNORED, LABEL_NAMES, Samples
 from .soft_targets import pieces
 from .state import LabelState
@@ -16,6 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPORT_FILE = "labels.parquet"
+# What the state remembers of the visits, and its column.
+DYNAMICS = {
+    "p_given_mean": "mean_p_given",
+    "margin_mean": "area_under_margin",
+    "forgettings": "forgetting_events",
+    "first_agreement": "first_agreement_epoch",
+}
 
 
 @dataclass
@@ -27,12 +37,29 @@ class LabelReport:
     `is_label_issue` (whether the two labels differ); `p_given` and `p_corrected` (the soft target's mass on the two);
     `n_visits`. Where labels are ignored (-100) there is no row for tokens, and one without quality for examples.
 
+    Further scores over the visits, NaN or -1 without one: `mean_p_given` (predicted probability of the given label),
+    `area_under_margin` (that less the largest other; Pleiss et al. 2020, https://arxiv.org/abs/2001.10528),
+    `forgetting_events` (Toneva et al. 2019, https://arxiv.org/abs/1812.05159), `first_agreement_epoch` (of the first
+    visit that predicted the given label, -1 for never).
+
+    Args:
+        columns: name -> values, (R,).
+        class_names: name of every class.
+        positions: place in the data set of the example of each row, (R,).
+        soft_targets: reads the soft targets, (R, C).
+        log_history: of the run.
+
     Example:
         >>> report = trainer.label_report()                                                 # doctest: +SKIP
         >>> report.to_pandas().sort_values("label_quality").head(10)                        # doctest: +SKIP
+        >>> report.to_html("report.html", examples=train["text"])                           # doctest: +SKIP
     """
 
     columns: dict[str, np.ndarray]
+    class_names: list[str] = field(default_factory=list)
+    positions: np.ndarray | None = None
+    soft_targets: Callable[[], np.ndarray] | None = None
+    log_history: list[dict[str, Any]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.columns["given_label"])
@@ -52,6 +79,78 @@ class LabelReport:
         """The table as a `datasets.Dataset`."""
         return datasets.Dataset.from_dict(self.columns)
 
+    @cached_property
+    def noise(self) -> NoiseEstimate:
+        """Rate and transition matrix of the noise, by the labels proposed."""
+        given, proposed = self.columns["given_label"], self.columns["corrected_label"]
+        judged = (self.columns["n_visits"] > 0) & (given >= 0)
+        return estimate_noise(given, proposed, judged, len(self.class_names))
+
+    @property
+    def noise_rate(self) -> NoiseRate | None:
+        """Estimated share of wrong labels, with its interval."""
+        return self.noise.rate
+
+    def to_cleanlab(self) -> dict[str, Any]:
+        """What cleanlab takes: `labels`, (R,), and `pred_probs`, (R, C), of the rows that were visited, in order.
+
+        The probabilities are soft targets of one training run, not out-of-sample predictions; cleanlab's thresholds are
+        made for the latter and find less here.
+
+        Raises:
+            ValueError: for a report that has no soft targets.
+        """
+        if self.soft_targets is None:
+            raise ValueError("this report has no soft targets: take trainer.label_report().")
+        judged = (self.columns["n_visits"] > 0) & (self.columns["given_label"] >= 0)
+        return {"labels": self.columns["given_label"][judged], "pred_probs": self.soft_targets()[judged]}
+
+    def to_html(
+        self,
+        path: str,
+        title: str = "Training labels",
+        examples: Sequence | None = None,
+        about: dict[str, str] | None = None,
+        **limits: int,
+    ) -> str:
+        """Write the report as one page that needs nothing else, and no network; returns its path.
+
+        Args:
+            path: of the file.
+            title: heading.
+            examples: what the labels are of, one for each row of the data set: texts, lists of words, or pictures.
+            about: facts for the foot of the page.
+            limits: `max_rows`, `max_thumbnails` and `max_chars` of `hf_sat.audit_page.render_page`.
+        """
+        from .audit_page import PageData, curves_of_log, save_page
+
+        rate = self.noise_rate
+        page = PageData(
+            title,
+            self.to_pandas(),
+            self.class_names,
+            noise_rate=rate and (rate.rate, rate.low, rate.high),
+            curves=curves_of_log(self.log_history),
+            examples=examples,
+            example_of=None if examples is None else self.positions,
+            about=about or {},
+        )
+        return str(save_page(page, path, **limits))
+
+    def save_plots(self, folder: str) -> list[str]:
+        """Write `transition.png`, and `curves.png` where the run logged any, into `folder`; returns their paths."""
+        from .audit_page import PageData, curves_of_log
+        from .audit_page.plots import plot_curves, plot_transition
+
+        os.makedirs(folder, exist_ok=True)
+        page = PageData("", self.to_pandas(), self.class_names, curves=curves_of_log(self.log_history))
+        paths = [os.path.join(folder, "transition.png")]
+        plot_transition(page, paths[0])
+        if page.curves is not None:
+            paths.append(os.path.join(folder, "curves.png"))
+            plot_curves(page, paths[1])
+        return paths
+
     def save(self, folder: str) -> str:
         """Write `labels.parquet` into `folder`, made where it is missing; returns the file's path."""
         os.makedirs(folder, exist_ok=True)
@@ -60,7 +159,14 @@ class LabelReport:
         return path
 
 
-def label_report(state: LabelState, samples: Samples, given: np.ndarray, correcting: bool) -> LabelReport:
+def label_report(
+    state: LabelState,
+    samples: Samples,
+    given: np.ndarray,
+    correcting: bool,
+    class_names: Sequence[str] | None = None,
+    log_history: list[dict[str, Any]] | None = None,
+) -> LabelReport:
     """Build the report.
 
     Args:
@@ -68,6 +174,8 @@ def label_report(state: LabelState, samples: Samples, given: np.ndarray, correct
         samples: the examples they belong to.
         given: given label of each row, (R,); also of rows that no batch has shown.
         correcting: whether correction had begun; before, the quality comes from the predictions seen.
+        class_names: of the model; default: their numbers.
+        log_history: of the run, for its curves.
     """
     order, token_index, positions = _dataset_order(samples)
     visits = state.n_visits[:-1].cpu().numpy()[order]
@@ -91,8 +199,33 @@ def label_report(state: LabelState, samples: Samples, given: np.ndarray, correct
         "p_given": p_given,
         "p_corrected": p_corrected,
         "n_visits": visits.astype(np.int64),
+        **_dynamics(state, order, usable),
     }
-    return LabelReport(columns)
+    names = class_names if class_names and len(class_names) == state.num_classes else range(state.num_classes)
+    return LabelReport(
+        columns,
+        class_names=list(map(str, names)),
+        positions=positions,
+        soft_targets=lambda: _soft_targets(state)[order],
+        log_history=log_history or [],
+    )
+
+
+def _dynamics(state: LabelState, order: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
+    """What the visits of each row had in common."""
+    stored = {name: value[:-1].cpu().numpy()[order] for name, value in vars(state).items() if name in DYNAMICS}
+    return {
+        column: np.where(usable, stored[name], np.nan if stored[name].dtype.kind == "f" else -1)
+        for name, column in DYNAMICS.items()
+    }
+
+
+def _soft_targets(state: LabelState) -> np.ndarray:
+    """All of them, (R, C), each with sum 1."""
+    targets = torch.cat(
+        [state.targets.read(rows).float().cpu() for rows in pieces(state.targets, state.given_labels.device)]
+    )
+    return (targets / targets.sum(dim=1, keepdim=True).clamp_min(torch.finfo(targets.dtype).tiny)).numpy()
 
 
 def _masses(state: LabelState, given: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -31,6 +31,7 @@ class Visits:
     target: Tensor
     predicted: Tensor
     p_given: Tensor
+    margin: Tensor
     finite: Tensor
 
     @classmethod
@@ -38,16 +39,17 @@ class Visits:
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def packed(self) -> Tensor:
-        """All of it as float32, (M, 4 + C), to travel in one message; whole numbers as their bits."""
+        """All of it as float32, (M, 5 + C), to travel in one message; whole numbers as their bits."""
         whole = torch.stack([self.rows, self.labels, 2 * self.predicted + self.finite.long()], dim=1)
-        real = torch.cat([self.p_given[:, None], self.target], dim=1).float()
+        real = torch.cat([self.p_given[:, None], self.margin[:, None], self.target], dim=1).float()
         return torch.cat([whole.int().view(torch.float32), real], dim=1)
 
     @classmethod
     def unpacked(cls, packed: Tensor) -> "Visits":
         """What `packed` made."""
         rows, labels, prediction = packed[:, :3].contiguous().view(torch.int32).long().unbind(dim=1)
-        return cls(rows, labels, packed[:, 4:], prediction >> 1, packed[:, 3], (prediction & 1).bool())
+        p_given, margin = packed[:, 3], packed[:, 4]
+        return cls(rows, labels, packed[:, 5:], prediction >> 1, p_given, margin, (prediction & 1).bool())
 
 
 @dataclass
@@ -181,8 +183,10 @@ class LabelCorrection:
         self._queue(batch, logits, finite)
 
     def _queue(self, batch: Batch, logits: Tensor, finite: Tensor) -> None:
+        given = batch.labels.clamp_min(0)[:, None]
         probability = logits.float().softmax(dim=-1)
-        p_given = probability.gather(1, batch.labels.clamp_min(0)[:, None])[:, 0]
+        p_given = probability.gather(1, given)[:, 0]
+        margin = p_given - probability.scatter(1, given, -1.0).max(dim=-1).values
         self.pending.append(
             Visits(
                 rows=batch.rows,
@@ -190,6 +194,7 @@ class LabelCorrection:
                 target=batch.target,
                 predicted=logits.argmax(dim=-1),
                 p_given=torch.where(finite, p_given, 0.0),
+                margin=torch.where(finite, margin, 0.0),
                 finite=finite,
             )
         )
@@ -242,18 +247,20 @@ class LabelCorrection:
         self.monitor.see(counted, visits.finite, agreeing, visits.target.max(dim=1).values)
         changed = fresh & known & (state.last_prediction[rows] != visits.predicted)
         self.schedule.see(fresh, agreeing, changed, labels, state.num_classes)
-        visit = torch.where(known, state.n_visits[rows], 0) + 1
-        mean = torch.where(known, state.p_given_mean[rows], 0.0)
-        mean = mean + (visits.p_given - mean) / visit
         # Rows that are not fresh write to the spare row, so that each row has one writer.
         at = torch.where(fresh, rows, spare)
         state.targets.write(at, visits.target)
         self.monitor.count(rows, labels.clamp_min(0), state.targets.largest(rows), fresh.long())
-        state.given_labels[at] = labels.to(state.given_labels)
-        state.n_visits[at] = visit.int()
-        state.p_given_mean[at] = mean
-        state.last_prediction[at] = visits.predicted.to(state.last_prediction)
-        state.last_epoch[at] = int(window.epoch)
+        state.remember(
+            at,
+            rows,
+            known,
+            labels=labels,
+            predicted=visits.predicted,
+            p_given=visits.p_given,
+            margin=visits.margin,
+            epoch=int(window.epoch),
+        )
 
     # ---- logs and checkpoints ---------------------------------------------------------------------------------------
 

@@ -22,7 +22,9 @@ from .samples import UNKNOWN, Samples
 from .soft_targets import SoftTargets, class_dtype, pieces
 
 STATE_FILE = "sat_state.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What their types hold; more is not counted.
+MOST_VISITS, MOST_FORGETTINGS = 2**15 - 1, 2**8 - 2
 
 
 class LabelState:
@@ -31,10 +33,15 @@ class LabelState:
     Attributes:
         targets: the soft targets, C entries a row.
         given_labels: (R + 1,) int16 (int32 from 32,768 classes on); -1 where no batch has shown it yet.
-        n_visits: (R + 1,) int32, optimizer steps that took a prediction of this row.
+        n_visits: (R + 1,) int16, optimizer steps that took a prediction of this row.
         p_given_mean: (R + 1,) float32, mean over the visits of the predicted probability of the given label.
+        margin_mean: (R + 1,) float32, mean over the visits of that probability less the largest other one: the area
+            under the margin (Pleiss et al. 2020, https://arxiv.org/abs/2001.10528, who take logits).
+        forgettings: (R + 1,) uint8, how often the given label was predicted at a visit and not at the next (Toneva et
+            al. 2019, https://arxiv.org/abs/1812.05159).
+        first_agreement: (R + 1,) int16, epoch of the first visit that predicted the given label; -1 before.
         last_prediction: (R + 1,) like `given_labels`, class predicted at the last visit; -1 before.
-        last_epoch: (R + 1,) int32, epoch of the last visit; -1 before.
+        last_epoch: (R + 1,) int16, epoch of the last visit; -1 before.
 
     Args:
         targets: empty storage; filled one-hot for the labels known, zero for the others until a batch shows them.
@@ -49,10 +56,13 @@ class LabelState:
         self.empty = empty
         classes = class_dtype(targets.num_classes)
         self.given_labels = torch.full((size,), UNKNOWN, dtype=classes, device=device)
-        self.n_visits = torch.zeros(size, dtype=torch.int32, device=device)
+        self.n_visits = torch.zeros(size, dtype=torch.int16, device=device)
         self.p_given_mean = torch.zeros(size, device=device)
+        self.margin_mean = torch.zeros(size, device=device)
+        self.forgettings = torch.zeros(size, dtype=torch.uint8, device=device)
+        self.first_agreement = torch.full((size,), UNKNOWN, dtype=torch.int16, device=device)
         self.last_prediction = torch.full((size,), UNKNOWN, dtype=classes, device=device)
-        self.last_epoch = torch.full((size,), UNKNOWN, dtype=torch.int32, device=device)
+        self.last_epoch = torch.full((size,), UNKNOWN, dtype=torch.int16, device=device)
         if labels is not None:
             self.given_labels[:-1] = labels.to(self.given_labels)
             for rows in pieces(targets, device):
@@ -81,6 +91,42 @@ class LabelState:
         given = self.given_labels[rows].long().clamp_min(0)
         return torch.where(self.n_visits[rows] == 0, given, self.targets.largest(rows))
 
+    def remember(
+        self,
+        at: Tensor,
+        rows: Tensor,
+        known: Tensor,
+        *,
+        labels: Tensor,
+        predicted: Tensor,
+        p_given: Tensor,
+        margin: Tensor,
+        epoch: int,
+    ) -> None:
+        """Take in a visit, but for its target.
+
+        Args:
+            at: where to write, (M,): the row, or the spare one.
+            rows: the row, (M,).
+            known: whether `labels` is what the row was last seen with; otherwise it begins anew, (M,).
+            labels, predicted: given and predicted class, (M,).
+            p_given, margin: of this visit, (M,).
+            epoch: of this visit.
+        """
+        visit = (torch.where(known, self.n_visits[rows], 0) + 1).clamp_max(MOST_VISITS)
+        agrees, agreed = predicted == labels, self.last_prediction[rows] == labels
+        forgettings = torch.where(known, self.forgettings[rows], 0) + (known & agreed & ~agrees).to(torch.uint8)
+        first = torch.where(known, self.first_agreement[rows], UNKNOWN)
+        self.first_agreement[at] = torch.where((first == UNKNOWN) & agrees, epoch, first).to(torch.int16)
+        self.forgettings[at] = forgettings.clamp_max(MOST_FORGETTINGS).to(torch.uint8)
+        for means, seen in ((self.p_given_mean, p_given), (self.margin_mean, margin)):
+            mean = torch.where(known, means[rows], 0.0)
+            means[at] = mean + (seen - mean) / visit
+        self.n_visits[at] = visit.to(torch.int16)
+        self.given_labels[at] = labels.to(self.given_labels)
+        self.last_prediction[at] = predicted.to(self.last_prediction)
+        self.last_epoch[at] = epoch
+
     def tensors(self) -> dict[str, Tensor]:
         """The rows as they are stored, by name, without the spare one."""
         own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -96,8 +142,9 @@ class LabelState:
         self.given_labels[rows] = labels.to(self.given_labels)
         self.targets.write(rows, self.first_targets(labels))
         self.n_visits[rows] = 0
-        self.p_given_mean[rows] = 0.0
-        self.last_prediction[rows] = UNKNOWN
+        self.p_given_mean[rows] = self.margin_mean[rows] = 0.0
+        self.forgettings[rows] = 0
+        self.first_agreement[rows] = self.last_prediction[rows] = UNKNOWN
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

@@ -1,5 +1,7 @@
 """What the user sees: the log, the report, the corrected data."""
 
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -7,7 +9,9 @@ import pytest
 import torch
 from small import bert_tokens, make_trainer, text_data, token_data
 
+from hf_sat import SATTrainer
 from hf_sat.noise import inject_label_noise
+from hf_sat.noise_estimate import NoiseRate, estimate_noise
 
 COLUMNS = [
     "sample_id",
@@ -18,6 +22,10 @@ COLUMNS = [
     "p_given",
     "p_corrected",
     "n_visits",
+    "mean_p_given",
+    "area_under_margin",
+    "forgetting_events",
+    "first_agreement_epoch",
 ]
 
 
@@ -72,6 +80,68 @@ def test_rows_without_a_visit_keep_their_label(runs):
     assert len(unseen) == 24
     assert (unseen["given_label"] == unseen["corrected_label"]).all() and unseen["label_quality"].isna().all()
     assert table["given_label"].tolist() == data["labels"]
+
+
+class Watching(SATTrainer):
+    """Writes down what each visit of an example predicted."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if model.training:
+            examples = self._examples.tolist()
+            loss, outputs = super().compute_loss(model, inputs, True, *args[1:], **kwargs)
+            for example, logits in zip(examples, outputs["logits"].detach().double().numpy()):
+                self.visits.setdefault(example, []).append((int(self.state.epoch or 0), logits))
+            return loss
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+def test_scores_over_the_visits(runs):
+    data = noisy_data(60)
+    trainer = make_trainer(runs, data=data, trainer=Watching, num_train_epochs=5, learning_rate=2e-2)
+    trainer.visits = {}
+    trainer.train()
+    table = trainer.label_report().to_pandas()
+    seen = set()
+    for row, label in enumerate(data["labels"]):
+        epochs, logits = zip(*trainer.visits[row])
+        logits = np.array(logits)
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        margins = p[:, label] - np.delete(p, label, axis=1).max(axis=1)
+        agrees = logits.argmax(axis=1) == label
+        assert table["mean_p_given"][row] == pytest.approx(p[:, label].mean(), abs=1e-5)
+        assert table["area_under_margin"][row] == pytest.approx(margins.mean(), abs=1e-5)
+        assert table["forgetting_events"][row] == (agrees[:-1] & ~agrees[1:]).sum()
+        assert table["first_agreement_epoch"][row] == (epochs[agrees.argmax()] if agrees.any() else -1)
+        seen.add((table["forgetting_events"][row] > 0, table["first_agreement_epoch"][row] > 0))
+    assert len(seen) > 2
+
+
+def test_the_estimate_of_the_noise_counts_the_proposed_labels(runs):
+    report = trained(runs, noisy_data()).label_report()
+    table = report.to_pandas()
+    assert report.noise_rate.rate == pytest.approx(table["is_label_issue"].mean())
+    assert report.noise_rate.low < report.noise_rate.rate < report.noise_rate.high
+    assert report.noise.transition.sum() == 80
+    assert report.noise.transition.sum(axis=0).tolist() == table["given_label"].value_counts().sort_index().tolist()
+    assert [rate is not None for rate in report.noise.by_class] == [True] * 4
+
+
+def test_nothing_is_estimated_from_nothing():
+    nothing = estimate_noise(np.array([0]), np.array([1]), np.array([False]), num_classes=2)
+    assert nothing.rate is None and nothing.by_class == [None, None] and nothing.transition.sum() == 0
+    assert NoiseRate.of(0, 50).low == 0 and NoiseRate.of(50, 50).high == 1
+
+
+def test_to_cleanlab_and_to_html(runs):
+    trainer = trained(runs, noisy_data())
+    report = trainer.label_report()
+    given = report.to_cleanlab()
+    assert given["pred_probs"].shape == (80, 4) and given["labels"].tolist() == noisy_data()["labels"]
+    np.testing.assert_allclose(given["pred_probs"].sum(axis=1), 1, atol=1e-5)
+    path = report.to_html(f"{runs}/report.html", title="My labels", examples=[f"sentence {i}" for i in range(80)])
+    page = Path(path).read_text(encoding="utf-8")
+    assert "My labels" in page and "sentence 79" in page
+    assert all(Path(plot).read_bytes()[:4] == b"\x89PNG" for plot in report.save_plots(f"{runs}/plots"))
 
 
 class ShiftingCollator:

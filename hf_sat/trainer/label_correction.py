@@ -184,7 +184,15 @@ class LabelCorrectionMixin(StepMixin):
         """
         correction = self._finished_correction()
         given = self._fill_unknown(correction.state.given_labels[:-1].long().cpu().numpy())
-        return label_report(correction.state, self._samples, given, correction.schedule.onset_reached)
+        names = getattr(getattr(self._base_model(), "config", None), "id2label", None) or {}
+        return label_report(
+            correction.state,
+            self._samples,
+            given,
+            correction.schedule.onset_reached,
+            class_names=[names[number] for number in sorted(names)],
+            log_history=self.state.log_history,
+        )
 
     def corrected_dataset(self) -> Any:
         """The training set with its corrected labels, the given ones kept as `given_<label column>`.
