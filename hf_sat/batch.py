@@ -56,19 +56,27 @@ def flat_logits(logits: Tensor, batch: Batch) -> Tensor:
     return flat
 
 
-def state_rows(examples: Tensor, labels: Tensor, offsets: Tensor | None, spare_row: int) -> Tensor:
+def state_rows(
+    examples: Tensor, labels: Tensor, offsets: Tensor | None, spare_row: int, positions: Tensor | None = None
+) -> Tensor:
     """State row of each label position, flattened to (M,).
 
     Args:
         examples: example numbers, (B,).
         labels: (B,) or, per token, (B, T); -100 is not counted.
-        offsets: first row of each example, for labels per token.
+        offsets: first row of each example and the total, for labels per token.
         spare_row: where positions that do not count are sent.
+        positions: place of each counted label among those of its example, (B, K), -1 for one it does not have; for
+            views of an example in which words moved. Default: they are the example's, in order.
     """
     if offsets is None:
         labels = labels.flatten()  # (B,) or (B, 1)
     counted = labels != IGNORED
     if offsets is None:
         return torch.where(counted, examples, spare_row)
-    rows = offsets[examples][:, None] + counted.cumsum(dim=1) - 1
-    return torch.where(counted, rows, spare_row).flatten()
+    places = counted.cumsum(dim=1) - 1
+    if positions is not None:
+        places = positions.gather(1, places.clamp(0, positions.shape[1] - 1))
+        # A view may show words that were cut off where the labels were counted.
+        counted = counted & (places >= 0) & (places < (offsets[examples + 1] - offsets[examples])[:, None])
+    return torch.where(counted, offsets[examples][:, None] + places, spare_row).flatten()

@@ -11,18 +11,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
+from .batch import state_rows
 from .samples import IGNORED, UNKNOWN, Samples
 
 EXAMPLE_KEY = "sat_example"
+# In an item that is one of several views of its example: which of the example's labels its own are, see `Numbered`.
+LABEL_POSITIONS = "sat_label_positions"
 
 
 class Numbered(NamedTuple):
-    """An item of the user's data set and the number of its example."""
+    """An item of the user's data set and the number of its example.
+
+    `positions` has for each of the item's counted labels its place among those of the example, -1 for one that the
+    example does not have; None where they are the example's, in order.
+    """
 
     example: int
     item: Any
+    positions: list[int] | None = None
 
 
 class NumberedDataset(Dataset):
@@ -51,7 +60,11 @@ class NumberedDataset(Dataset):
         return [self._number(i, item) for i, item in zip(positions, items, strict=True)]
 
     def _number(self, position: int, item: Any) -> Numbered:
-        return Numbered(int(position if self.example_of is None else self.example_of[position]), item)
+        example = int(position if self.example_of is None else self.example_of[position])
+        if isinstance(item, dict) and LABEL_POSITIONS in item:
+            item = dict(item)
+            return Numbered(example, item, item.pop(LABEL_POSITIONS))
+        return Numbered(example, item)
 
     def __getattr__(self, name: str) -> Any:
         # accelerate and samplers look for optional attributes (`set_epoch`, ...); pickling looks before __init__.
@@ -106,10 +119,10 @@ class NumberedCollator:
     Args:
         collate: items -> batch, the user's.
         label_key: name of the labels in the batch.
-        check: called with (example numbers, labels) of every batch; raises ValueError.
+        check: called with (example numbers, labels, label positions) of every batch; raises ValueError.
     """
 
-    def __init__(self, collate: Callable, label_key: str, check: Callable[[np.ndarray, Tensor], None]):
+    def __init__(self, collate: Callable, label_key: str, check: Callable[..., None]):
         self.collate = collate
         self.label_key = label_key
         self.check = check
@@ -124,9 +137,19 @@ class NumberedCollator:
                 f"the data collator returned no {self.label_key!r} but {found}: label correction needs the labels; "
                 'name them in the data set, set label_names, or set label_correction="none".'
             )
-        self.check(examples, torch.as_tensor(labels))
+        positions = _together([item.positions for item in items])
+        self.check(examples, torch.as_tensor(labels), positions)
         batch[EXAMPLE_KEY] = torch.from_numpy(examples)
+        if positions is not None:
+            batch[LABEL_POSITIONS] = positions
         return batch
+
+
+def _together(positions: list[list[int] | None]) -> Tensor | None:
+    """(B, K), filled up with -1."""
+    if positions[0] is None:
+        return None
+    return pad_sequence([torch.tensor([*row, -1]) for row in positions], batch_first=True, padding_value=-1)
 
 
 class SeededByEpoch(Sampler):
@@ -173,6 +196,7 @@ class Unnumbered:
     def __iter__(self) -> Iterator[Mapping]:
         for batch in self.loader:
             batch.pop(EXAMPLE_KEY)
+            batch.pop(LABEL_POSITIONS, None)
             yield batch
 
     def __len__(self) -> int:
@@ -215,7 +239,7 @@ class LabelCheck:
             if self.samples.labels is not None:
                 self.check_classes(np.arange(self.samples.num_rows), self.samples.labels)
 
-    def __call__(self, examples: np.ndarray, labels: Tensor) -> None:
+    def __call__(self, examples: np.ndarray, labels: Tensor, positions: Tensor | None = None) -> None:
         if labels.is_floating_point():
             raise ValueError(
                 f"the data collator made labels of type {labels.dtype} and shape {tuple(labels.shape)}, such as "
@@ -227,7 +251,10 @@ class LabelCheck:
                 f"the data collator made {len(labels)} rows of {len(examples)} examples: label correction needs a "
                 "row for each; filter the data set before training instead."
             )
-        rows, values = self._flatten(examples, labels.cpu().numpy())
+        if positions is None:
+            rows, values = self._flatten(examples, labels.cpu().numpy())
+        else:
+            rows, values = self._flatten_view(examples, labels.cpu(), positions)
         self.check_classes(rows, values)
         self._check_changes(rows, values)
         self.known[torch.from_numpy(rows)] = torch.from_numpy(values.astype(np.int32))
@@ -251,6 +278,12 @@ class LabelCheck:
                 )
         rows = [np.arange(offsets[example], offsets[example + 1]) for example in examples]
         return np.concatenate(rows), np.concatenate(counted)
+
+    def _flatten_view(self, examples: np.ndarray, labels: Tensor, positions: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        offsets, spare = torch.from_numpy(self.samples.offsets), self.samples.num_rows
+        rows = state_rows(torch.from_numpy(examples), labels, offsets, spare, positions)
+        kept = rows != spare
+        return rows[kept].numpy(), labels.flatten()[kept].numpy()
 
     def check_classes(self, rows: np.ndarray, labels: np.ndarray) -> None:
         """Refuse labels that are no class, naming the first and its row."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small import Steps, bert, bert_tokens, make_trainer, pad, text_data, token_data, weights
+from test_augment_training import augmented
 
 from hf_sat.state import STATE_FILE
 
@@ -36,11 +37,12 @@ RUNS = {
     ),
     "tokens": (bert_tokens, token_data(32), CORRECTING),
     "per process": (bert, text_data(48), {**CORRECTING, "average_tokens_across_devices": False}),
+    "augmented": (bert, augmented(48), CORRECTING),
     "uneven": (bert, text_data(45), CORRECTING),
     "tiny": (bert, text_data(3), CORRECTING),
     "uneven tokens": (bert_tokens, token_data(29), CORRECTING),
 }
-DIVISIBLE = ["random", "automatic", "accumulating", "tokens", "per process"]
+DIVISIBLE = ["random", "automatic", "accumulating", "tokens", "per process", "augmented"]
 
 
 def run(folder: str, name: str, batch_size: int) -> None:

@@ -19,6 +19,7 @@ from ..config import LabelCorrectionArguments
 from ..recipe import refuse_labels
 from ..sample_ids import (
     EXAMPLE_KEY,
+    LABEL_POSITIONS,
     LabelCheck,
     NumberedCollator,
     NumberedDataset,
@@ -39,6 +40,7 @@ class NumberedDataMixin:
     _label_check: LabelCheck
     _offsets: Tensor | None
     _examples: Tensor | None = None
+    _positions: Tensor | None = None  # of their labels, in data that show views of an example
 
     @contextlib.contextmanager
     def _numbered_data(self) -> Iterator[None]:
@@ -46,12 +48,17 @@ class NumberedDataMixin:
 
         Swapped rather than passed on, so that a loader that a user's subclass makes of the two carries the numbers too.
         """
-        dataset, collator = self.train_dataset, self.data_collator
-        self._loaded, self._collate = loaded, collate = self._without_unused_columns(dataset, collator)
+        dataset, collator = found = self.train_dataset, self.data_collator
+        loaded, collate = self._without_unused_columns(dataset, collator)
         settings, label_key = self._settings, self._label_key()
+        if hasattr(dataset, "with_label_positions"):
+            # It shows views of its examples; labels are those of the examples themselves.
+            loaded, dataset = dataset.with_label_positions(), dataset.unaugmented()
+        self._loaded, self._collate = loaded, collate
+        plain = dataset if hasattr(loaded, "with_label_positions") else loaded
         self._samples = read_samples(
             dataset,
-            loaded,
+            plain,
             collate,
             label_key,
             id_column=settings.sample_id_column,
@@ -64,7 +71,7 @@ class NumberedDataMixin:
         )
         offsets = self._samples.offsets
         self._offsets = None if offsets is None else torch.from_numpy(offsets).to(self.args.device)
-        self._fill_unknown = partial(given_labels, self._samples, loaded, collate, label_key)
+        self._fill_unknown = partial(given_labels, self._samples, plain, collate, label_key)
         if self._is_stream():
             self.train_dataset = NumberedStream(loaded, settings.sample_id_column, settings.sat_num_samples)
         else:
@@ -74,7 +81,7 @@ class NumberedDataMixin:
         try:
             yield
         finally:
-            self.train_dataset, self.data_collator = dataset, collator
+            self.train_dataset, self.data_collator = found
 
     def _is_stream(self) -> bool:
         return isinstance(self.train_dataset, torch.utils.data.IterableDataset)
@@ -103,6 +110,9 @@ class NumberedDataMixin:
         return sampler
 
     def _run_epoch(self, *args, **kwargs):
+        if hasattr(self.train_dataset, "set_epoch") and not self._is_stream():
+            # Upstream tells the data set only where the sampler has no epoch of its own.
+            self.train_dataset.set_epoch(kwargs["epoch"])
         if self._numbered:
             # Upstream does not reach a sampler under the wrappers of a resumed loader.
             set_epoch_of_samplers(kwargs["train_dataloader"], kwargs["epoch"])
@@ -133,5 +143,5 @@ class NumberedDataMixin:
         if EXAMPLE_KEY not in inputs:
             return inputs
         inputs = copy.copy(inputs)
-        self._examples = inputs.pop(EXAMPLE_KEY)
+        self._examples, self._positions = inputs.pop(EXAMPLE_KEY), inputs.pop(LABEL_POSITIONS, None)
         return inputs

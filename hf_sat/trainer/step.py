@@ -67,7 +67,7 @@ class StepMixin(NumberedDataMixin):
                     'self.data_collator, as label correction adds them there, or set label_correction="none".'
                 )
             examples = self._examples.to(labels.device)
-            rows = state_rows(examples, labels, self._offsets, self._samples.num_rows)
+            rows = state_rows(examples, labels, self._offsets, self._samples.num_rows, self._positions)
             counted = rows != self._samples.num_rows
         return Batch(inputs=inputs, labels=labels.flatten().long(), rows=rows, counted=counted)
 
