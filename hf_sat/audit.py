@@ -33,12 +33,13 @@ class LabelReport:
     """A row for every label of the training set, in the data set's order.
 
     Columns (`to_pandas`): `sample_id`; `token_index` (token classification alone); `given_label`; `corrected_label`
-    (the class the soft target has most of); `label_quality` (0 to 1, low is suspect; NaN without a visit);
+    (the class the soft target has most of); `label_quality` (0 to 1, low is suspect: the area under the margin through
+    a sigmoid, so that 0.5 means as much for the given label as for another; NaN without a visit);
     `is_label_issue` (whether the two labels differ); `p_given` and `p_corrected` (the soft target's mass on the two);
     `n_visits`. Where labels are ignored (-100) there is no row for tokens, and one without quality for examples.
 
     Further scores over the visits, NaN or -1 without one: `mean_p_given` (predicted probability of the given label),
-    `area_under_margin` (that less the largest other; Pleiss et al. 2020, https://arxiv.org/abs/2001.10528),
+    `area_under_margin` (its logit less the largest other; Pleiss et al. 2020, https://arxiv.org/abs/2001.10528),
     `forgetting_events` (Toneva et al. 2019, https://arxiv.org/abs/1812.05159), `first_agreement_epoch` (of the first
     visit that predicted the given label, -1 for never).
 
@@ -163,7 +164,6 @@ def label_report(
     state: LabelState,
     samples: Samples,
     given: np.ndarray,
-    correcting: bool,
     class_names: Sequence[str] | None = None,
     log_history: list[dict[str, Any]] | None = None,
 ) -> LabelReport:
@@ -173,7 +173,6 @@ def label_report(
         state: the rows after training.
         samples: the examples they belong to.
         given: given label of each row, (R,); also of rows that no batch has shown.
-        correcting: whether correction had begun; before, the quality comes from the predictions seen.
         class_names: of the model; default: their numbers.
         log_history: of the run, for its curves.
     """
@@ -185,8 +184,8 @@ def label_report(
     corrected = np.where(usable, largest, given)
     p_given = np.where(given >= 0, np.where(usable, p_given, 1.0), np.nan)
     p_corrected = np.where(given >= 0, np.where(usable, p_largest, 1.0), np.nan)
-    seen = state.p_given_mean[:-1].cpu().numpy()[order]
-    quality = np.where(usable, np.clip(p_given if correcting else seen, 0.0, 1.0), np.nan)
+    margin = state.margin_mean[:-1].cpu().numpy()[order]
+    quality = np.where(usable, 1 / (1 + np.exp(-np.clip(margin, -50, 50))), np.nan)
     ids = np.arange(samples.num_examples) if samples.ids is None else samples.ids
     columns = {"sample_id": ids[positions]}
     if token_index is not None:

@@ -183,10 +183,9 @@ class LabelCorrection:
         self._queue(batch, logits, finite)
 
     def _queue(self, batch: Batch, logits: Tensor, finite: Tensor) -> None:
-        given = batch.labels.clamp_min(0)[:, None]
-        probability = logits.float().softmax(dim=-1)
-        p_given = probability.gather(1, given)[:, 0]
-        margin = p_given - probability.scatter(1, given, -1.0).max(dim=-1).values
+        given, wide = batch.labels.clamp_min(0)[:, None], logits.float()
+        p_given = wide.softmax(dim=-1).gather(1, given)[:, 0]
+        margin = wide.gather(1, given)[:, 0] - wide.scatter(1, given, -torch.inf).max(dim=-1).values
         self.pending.append(
             Visits(
                 rows=batch.rows,

@@ -35,8 +35,9 @@ class LabelState:
         given_labels: (R + 1,) int16 (int32 from 32,768 classes on); -1 where no batch has shown it yet.
         n_visits: (R + 1,) int16, optimizer steps that took a prediction of this row.
         p_given_mean: (R + 1,) float32, mean over the visits of the predicted probability of the given label.
-        margin_mean: (R + 1,) float32, mean over the visits of that probability less the largest other one: the area
-            under the margin (Pleiss et al. 2020, https://arxiv.org/abs/2001.10528, who take logits).
+        margin_mean: (R + 1,) float32, mean over the visits of the logit of the given label less the largest other one:
+            the area under the margin (Pleiss et al. 2020, https://arxiv.org/abs/2001.10528). The first visit counts
+            only until there is another: what a new head says tells of the classes, not of the label.
         forgettings: (R + 1,) uint8, how often the given label was predicted at a visit and not at the next (Toneva et
             al. 2019, https://arxiv.org/abs/1812.05159).
         first_agreement: (R + 1,) int16, epoch of the first visit that predicted the given label; -1 before.
@@ -119,9 +120,12 @@ class LabelState:
         first = torch.where(known, self.first_agreement[rows], UNKNOWN)
         self.first_agreement[at] = torch.where((first == UNKNOWN) & agrees, epoch, first).to(torch.int16)
         self.forgettings[at] = forgettings.clamp_max(MOST_FORGETTINGS).to(torch.uint8)
-        for means, seen in ((self.p_given_mean, p_given), (self.margin_mean, margin)):
-            mean = torch.where(known, means[rows], 0.0)
-            means[at] = mean + (seen - mean) / visit
+        for means, seen, count in (
+            (self.p_given_mean, p_given, visit),
+            (self.margin_mean, margin, (visit - 1).clamp_min(1)),
+        ):
+            mean = torch.where(known & (count > 1), means[rows], 0.0)
+            means[at] = mean + (seen - mean) / count
         self.n_visits[at] = visit.to(torch.int16)
         self.given_labels[at] = labels.to(self.given_labels)
         self.last_prediction[at] = predicted.to(self.last_prediction)

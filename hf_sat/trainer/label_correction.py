@@ -189,7 +189,6 @@ class LabelCorrectionMixin(StepMixin):
             correction.state,
             self._samples,
             given,
-            correction.schedule.onset_reached,
             class_names=[names[number] for number in sorted(names)],
             log_history=self.state.log_history,
         )
