@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .noise_estimate import NoiseEstimate, NoiseRate, estimate_noise
-from .samples import IGNORED, LABEL_NAMES, Samples
+from .samples import Samples
 from .soft_targets import pieces
 from .state import LabelState
 
@@ -251,74 +251,3 @@ def _dataset_order(samples: Samples) -> tuple[np.ndarray, np.ndarray | None, np.
     positions = np.repeat(np.arange(len(examples)), counts)
     token_index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return samples.offsets[examples][positions] + token_index, token_index, positions
-
-
-def corrected_dataset(dataset: Any, report: LabelReport, label_key: str) -> Any:
-    """The data set with corrected labels.
-
-    Args:
-        dataset: a `datasets.Dataset`, or any map-style data set whose items are mappings.
-        report: the labels of its rows, in its order.
-        label_key: name of the labels in a batch; the column may have another of the usual names.
-
-    Returns:
-        A `datasets.Dataset` with the label column corrected and `given_<column>` beside it; for another data set a
-        wrapper that does the same to its items.
-    """
-    labels = report.columns["corrected_label"]
-    if not isinstance(dataset, datasets.Dataset):
-        return RelabelledDataset(dataset, _per_example(dataset, report, labels), label_key)
-    column = next((name for name in (label_key, *LABEL_NAMES) if name in dataset.column_names), None)
-    if column is None:
-        raise ValueError(
-            f"train_dataset has no column of labels, only {dataset.column_names}, as a transform or collator makes "
-            "them: take label_report().to_pandas()."
-        )
-    given = dataset.with_format(None)[column][:]
-    _check_language(_per_example(given, report, report.columns["given_label"]), given, column)
-    corrected = _per_example(given, report, labels)
-    feature = dataset.features[column]
-    kept = dataset.add_column(f"given_{column}", given, feature=feature)
-    order = [column if name == column else name for name in kept.column_names]
-    return kept.remove_columns(column).add_column(column, corrected, feature=feature).select_columns(order)
-
-
-def _check_language(seen: list, stored: list, column: str) -> None:
-    """A transform or collator that makes labels of its own corrects labels of its own, too."""
-    if seen != stored:
-        raise ValueError(
-            f"column {column!r} does not hold the labels that training saw, as a transform or collator makes them: "
-            "take label_report().to_pandas() and translate its corrected_label back."
-        )
-
-
-def _per_example(given: Any, report: LabelReport, labels: np.ndarray) -> list:
-    """Corrected labels by position; labels of tokens go back to where the counted ones stood."""
-    if "token_index" not in report.columns:
-        return labels.tolist()
-    corrected, start = [], 0
-    for sequence in given:
-        sequence = np.array(sequence)
-        counted = sequence != IGNORED
-        end = start + int(counted.sum())
-        sequence[counted] = labels[start:end]
-        corrected.append(sequence.tolist())
-        start = end
-    return corrected
-
-
-class RelabelledDataset:
-    """A map-style data set that gives the corrected label with each item, and the old one as `given_<label>`."""
-
-    def __init__(self, dataset: Any, labels: list, label_key: str):
-        self.dataset = dataset
-        self.labels = labels
-        self.label_key = label_key
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, position: int) -> dict:
-        item = dict(self.dataset[position])
-        name = next((name for name in (self.label_key, *LABEL_NAMES) if name in item), self.label_key)
-        return {**item, f"given_{name}": item.get(name), name: self.labels[position]}

@@ -198,6 +198,30 @@ def test_corrected_dataset_keeps_the_given_labels(runs, name):
     assert trainer.label_report().num_corrected > 0
 
 
+def test_policies_of_the_corrected_dataset(runs):
+    data = noisy_data()
+    trainer = trained(runs, data)
+    table = trainer.label_report().to_pandas()
+    relabelled, kept, soft = (trainer.corrected_dataset(policy) for policy in ("relabel", "drop", "soft"))
+    assert relabelled["is_label_issue"][:] == table["is_label_issue"].tolist()
+    assert kept["labels"][:] == table["given_label"][~table["is_label_issue"]].tolist() and 0 < len(kept) < 80
+    assert soft["labels"][:] == data["labels"][:]
+    assert np.argmax(soft["soft_labels"][:], axis=1).tolist() == table["corrected_label"].tolist()
+    with pytest.raises(ValueError, match="policy='fix'"):
+        trainer.corrected_dataset("fix")
+
+
+def test_policies_of_the_corrected_dataset_of_tokens(runs):
+    trainer = trained(runs, token_data(), model=bert_tokens(), sat_momentum=0.1)
+    table, kept = trainer.label_report().to_pandas(), trainer.corrected_dataset("drop")
+    assert (
+        sum(label != -100 for row in kept["labels"] for label in row) == (~table["is_label_issue"]).sum() < len(table)
+    )
+    assert [mark for row in kept["is_label_issue"] for mark in row] == table["is_label_issue"].tolist()
+    with pytest.raises(ValueError, match="policy='soft'"):
+        trainer.corrected_dataset("soft")
+
+
 def test_corrected_dataset_of_tokens_and_of_torch_data(runs, tmp_path):
     data = token_data(20)
     trainer = trained(runs, data, model=bert_tokens(), sat_start_epoch=0, sat_momentum=0.0)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from transformers.trainer_utils import has_length
 
-from ..audit import LabelReport, corrected_dataset, label_report
+from ..audit import LabelReport, label_report
 from ..batch import Batch
 from ..config import label_correction_settings
+from ..corrected_data import corrected_dataset
 from ..correction import LabelCorrection
 from ..recipe import build_label_correction, refuse_what_cannot_work
 from ..rng import RngState, preserved_rng, rng_state
@@ -193,8 +194,11 @@ class LabelCorrectionMixin(StepMixin):
             log_history=self.state.log_history,
         )
 
-    def corrected_dataset(self) -> Any:
+    def corrected_dataset(self, policy: str = "relabel") -> Any:
         """The training set with its corrected labels, the given ones kept as `given_<label column>`.
+
+        Args:
+            policy: "relabel", "drop" or "soft"; see [`hf_sat.corrected_data.corrected_dataset`].
 
         Raises:
             ValueError: without a training run that corrected labels, or for a stream.
@@ -204,7 +208,7 @@ class LabelCorrectionMixin(StepMixin):
                 "train_dataset is a stream: map it yourself with label_report().to_pandas(), which has the corrected "
                 "label of every sample_id."
             )
-        return corrected_dataset(self.train_dataset, self.label_report(), self._label_key())
+        return corrected_dataset(self.train_dataset, self.label_report(), self._label_key(), policy)
 
     def _finished_correction(self) -> LabelCorrection:
         if self._correction is None or self._correction.state is None:
