@@ -4,13 +4,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import audit, methods, noise
+    from . import audit, augment, methods, noise
     from .config import SATConfig, SATSeq2SeqConfig
+    from .students import create_student
+    from .teacher_columns import add_teacher_columns
     from .trainer import SATMixin, SATSeq2SeqTrainer, SATTrainer
 
 __version__ = "0.1.0"
 
-__all__ = ["SATConfig", "SATMixin", "SATSeq2SeqConfig", "SATSeq2SeqTrainer", "SATTrainer", "audit", "methods", "noise"]
+__all__ = [
+    "SATConfig",
+    "SATMixin",
+    "SATSeq2SeqConfig",
+    "SATSeq2SeqTrainer",
+    "SATTrainer",
+    "add_teacher_columns",
+    "audit",
+    "augment",
+    "create_student",
+    "methods",
+    "noise",
+]
 
 _HOMES = {
     "SATConfig": ".config",
@@ -18,6 +32,8 @@ _HOMES = {
     "SATSeq2SeqConfig": ".config",
     "SATSeq2SeqTrainer": ".trainer",
     "SATTrainer": ".trainer",
+    "add_teacher_columns": ".teacher_columns",
+    "create_student": ".students",
 }
 
 

@@ -49,9 +49,9 @@ def flat_logits(logits: Tensor, batch: Batch) -> Tensor:
     flat = logits.reshape(-1, logits.shape[-1])
     if logits.dim() < 2 or flat.shape[0] != batch.labels.shape[0]:
         raise ValueError(
-            f"the model's logits have shape {tuple(logits.shape)} for {batch.labels.shape[0]} labels: label "
-            "correction needs a row of class scores for each label; use a classification or token-classification "
-            'head, or set label_correction="none" (multi-label and regression heads).'
+            f"the model's logits have shape {tuple(logits.shape)} for {batch.labels.shape[0]} labels: the loss of "
+            "label correction or distillation needs a row of class scores for each label; use a classification or "
+            'token-classification head, or set label_correction="none" (multi-label and regression heads).'
         )
     return flat
 

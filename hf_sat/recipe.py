@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from .config import AUTO, LabelCorrectionArguments, SharpnessArguments
+from .config import AUTO, DistillationArguments, LabelCorrectionArguments, SharpnessArguments
 from .correction import LabelCorrection
 from .methods.bootstrap import SoftBootstrapping
 from .methods.elr import EarlyLearningRegularization
@@ -146,6 +146,58 @@ def refuse_sharpness(setup: SharpnessSetup, settings: SharpnessArguments) -> Non
             bool(hooked),
             f"optim={''.join(hooked[:1])!r} steps inside the backward pass and leaves no gradient to perturb by: "
             f"choose another optimizer, or {off}.",
+        ),
+    ):
+        if wrong:
+            raise ValueError(message)
+
+
+def refuse_distillation(setup: Setup, settings: DistillationArguments, has_teacher: bool, is_stream: bool) -> None:
+    """Refuse a run that cannot learn from a teacher, before its first step.
+
+    Raises:
+        ValueError: for a weight without a teacher or the reverse; regression, multi-label and causal-LM heads; a loss
+            function of the user's; `nn.DataParallel`, DeepSpeed, tensor, context or sequence parallelism; a cache for
+            a stream.
+    """
+    off = "leave teacher_model and kd_weight out"
+    weight = f"kd_weight={settings.kd_weight!r}"
+    for wrong, message in (
+        (has_teacher and settings.kd_weight is None, f"teacher_model is given and {weight}: set kd_weight, or {off}."),
+        (
+            not has_teacher and settings.kd_weight is not None,
+            f"{weight} and there is no teacher_model: pass one, or {off}.",
+        ),
+        (
+            setup.problem_type in ("regression", "multi_label_classification") or setup.num_classes == 1,
+            f"model {setup.model_class} (num_labels={setup.num_classes}, problem_type={setup.problem_type!r}): "
+            f"distillation needs one class of two or more per label; {off}.",
+        ),
+        (
+            setup.model_class in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
+            f"model {setup.model_class} is a causal language model, whose labels do not stand beside its logits: use "
+            f"TRL's trainers for those, or {off}.",
+        ),
+        (
+            setup.has_compute_loss_func,
+            f"compute_loss_func is given and distillation has a task loss of its own: drop it, or {off}.",
+        ),
+        (
+            setup.num_gpus_in_process > 1,
+            f"{setup.num_gpus_in_process} GPUs in one process means nn.DataParallel, which distillation does not "
+            "support: start the script with `accelerate launch` (one process a GPU), or show it one GPU "
+            "(CUDA_VISIBLE_DEVICES=0).",
+        ),
+        (setup.is_deepspeed, f"deepspeed is set, which would take the teacher apart as it loads: drop it, or {off}."),
+        (
+            setup.model_parallel_size > 1,
+            f"tensor, context or sequence parallelism of size {setup.model_parallel_size} is set, of which the teacher "
+            f"knows nothing: set the size to 1, or {off}.",
+        ),
+        (
+            settings.kd_cache_dir is not None and is_stream,
+            f"kd_cache_dir={settings.kd_cache_dir!r} and train_dataset is a stream: give a data set with a length, or "
+            "leave kd_cache_dir out.",
         ),
     ):
         if wrong:

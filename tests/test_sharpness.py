@@ -990,7 +990,7 @@ def test_ways_to_run(runs, monkeypatch, name, correction):
 
 
 LOW = {
-    "weights": ({"sam_rho": 0.05}, torch.bfloat16, True),
+    "weights": ({"sam_rho": 0.1}, torch.bfloat16, True),
     "default": ({}, torch.bfloat16, True),
     "half": ({}, torch.float16, True),
     "large": ({"sam_rho": 2.0}, torch.bfloat16, False),
@@ -1008,4 +1008,4 @@ def test_coarse_weights_are_warned_of(runs, monkeypatch, name):
     settings = {"sam": "sam", **settings, "learning_rate": 0.0, "max_steps": 1}
     make_trainer(runs, bert(0.0).to(dtype), **NONE, **settings).train()
     assert bool(told) == warns
-    assert all("sam_rho=0.05" in message and str(dtype) in message for message in told)
+    assert all("sam_rho=0.1" in message and str(dtype) in message for message in told)

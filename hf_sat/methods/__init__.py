@@ -1,6 +1,15 @@
 """The methods: each a pure function and a small class around it, usable in any training loop."""
 
 from .bootstrap import SoftBootstrapping, bootstrapped_cross_entropy
+from .distillation import (
+    Distillation,
+    entropy,
+    hard_distillation,
+    jensen_shannon_divergence,
+    kl_divergence,
+    logit_mean_squared_error,
+    reverse_kl_divergence,
+)
 from .elr import EarlyLearningRegularization, early_learning_regularizer, update_running_prediction
 from .gce import GeneralizedCrossEntropy, generalized_cross_entropy
 from .sce import SymmetricCrossEntropy, weighted_symmetric_cross_entropy
@@ -22,6 +31,7 @@ from .sharpness_aware import (
 )
 
 __all__ = [
+    "Distillation",
     "EarlyLearningRegularization",
     "GeneralizedCrossEntropy",
     "Perturbation",
@@ -31,11 +41,17 @@ __all__ = [
     "SymmetricCrossEntropy",
     "bootstrapped_cross_entropy",
     "early_learning_regularizer",
+    "entropy",
     "frozen_batch_norm_statistics",
     "generalized_cross_entropy",
+    "hard_distillation",
+    "jensen_shannon_divergence",
+    "kl_divergence",
+    "logit_mean_squared_error",
     "perturb",
     "perturbation_norm",
     "reverse_cross_entropy",
+    "reverse_kl_divergence",
     "sam_gradient",
     "sample_weights",
     "soft_cross_entropy",

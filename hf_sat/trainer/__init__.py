@@ -2,11 +2,12 @@
 
 from transformers import Seq2SeqTrainer, Trainer
 
+from .distillation import DistillationMixin
 from .label_correction import LabelCorrectionMixin
 from .sharpness import SharpnessMixin
 
 
-class SATMixin(SharpnessMixin, LabelCorrectionMixin):
+class SATMixin(SharpnessMixin, DistillationMixin, LabelCorrectionMixin):
     """Everything of hf_sat for any subclass of `transformers.Trainer`: `class Mine(SATMixin, MyTrainer): ...`.
 
     With all of it off, every method hands over to the class beneath, untouched.
@@ -16,8 +17,9 @@ class SATMixin(SharpnessMixin, LabelCorrectionMixin):
 class SATTrainer(SATMixin, Trainer):
     """`transformers.Trainer` that corrects labels while it trains (Huang et al. 2020).
 
-    Takes what `Trainer` takes; `args` may be a [`SATConfig`] or any `TrainingArguments` (then every setting of ours has
-    its default). After training, `label_report()` lists the labels held to be wrong.
+    Takes what `Trainer` takes, and `teacher_model` (see [`DistillationMixin`]); `args` may be a [`SATConfig`] or any
+    `TrainingArguments` (then every setting of ours has its default). After training, `label_report()` lists the labels
+    held to be wrong.
 
     Raises:
         ValueError: by `train()`, before the first optimizer step, for what label correction cannot do; see

@@ -51,11 +51,11 @@ class NumberedDataMixin:
         dataset, collator = found = self.train_dataset, self.data_collator
         loaded, collate = self._without_unused_columns(dataset, collator)
         settings, label_key = self._settings, self._label_key()
+        plain = loaded
         if hasattr(dataset, "with_label_positions"):
-            # It shows views of its examples; labels are those of the examples themselves.
-            loaded, dataset = dataset.with_label_positions(), dataset.unaugmented()
+            # It shows views of its examples; what is known of them stands in the table it reads.
+            loaded, plain, dataset = dataset.with_label_positions(), dataset.unaugmented(), dataset.dataset
         self._loaded, self._collate = loaded, collate
-        plain = dataset if hasattr(loaded, "with_label_positions") else loaded
         self._samples = read_samples(
             dataset,
             plain,

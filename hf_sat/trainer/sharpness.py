@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, gather
+from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.utils import is_sagemaker_mp_enabled, is_torch_xla_available
@@ -20,6 +20,7 @@ from ..config.sharpness import SharpnessArguments, sharpness_settings
 from ..methods.sharpness_aware import Perturbation, SharpnessAware, frozen_batch_norm_statistics, perturbation_norm
 from ..recipe import SharpnessSetup, refuse_sharpness, warn_of_low_precision
 from ..rng import RngState, preserved_rng, rng_state
+from .logged_means import LoggedMeans
 
 
 @dataclass
@@ -39,13 +40,14 @@ class SharpnessMixin:
     _perturbation: Perturbation | None = None  # the last one, for the memory that it keeps
     _window: list[Pass]
     _first_loss: Tensor | float
-    _sharpness_sums: Tensor | None = None  # steps, sharpness, gradient norm since the last log
+    _sharpness_means: LoggedMeans
     _sharpness_logs: dict[str, float]  # for the next log with a loss
     _is_called = False  # whether a user's `training_step` hands on to this one
 
     def _inner_training_loop(self, *args, **kwargs):
         settings = sharpness_settings(self.args)
-        self._sharpness, self._replaying, self._sharpness_sums, self._sharpness_logs = None, None, None, {}
+        self._sharpness, self._replaying, self._sharpness_logs = None, None, {}
+        self._sharpness_means = LoggedMeans("sam/sharpness", "sam/grad_norm")
         if settings.sam == "none":
             return super()._inner_training_loop(*args, **kwargs)
         refuse_sharpness(self._sharpness_setup(), settings)
@@ -168,19 +170,12 @@ class SharpnessMixin:
         """Add a perturbation's part of an optimizer step, whose parts make a sum, as those of its loss do."""
         scaler = getattr(self.accelerator, "scaler", None)
         scale = scaler._scale if scaler is not None and scaler._scale is not None else 1.0
-        seen = torch.stack([torch.full_like(norm, share), sharpness.to(norm), norm / scale])
-        seen = torch.where(torch.isfinite(seen).all(), seen, torch.zeros_like(seen))
-        self._sharpness_sums = seen if self._sharpness_sums is None else self._sharpness_sums + seen
+        self._sharpness_means.add(torch.full_like(norm, share), sharpness, norm / scale)
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         # Every process comes by here, which is not so of `log` in the hands of callbacks.
-        if self.control.should_log and self._sharpness_sums is not None:
-            sums, self._sharpness_sums = self._sharpness_sums, None
-            if self.args.world_size > 1:
-                sums = gather(sums[None]).sum(dim=0)
-            steps, sharpness, norm = sums.tolist()
-            if steps:
-                self._sharpness_logs = {"sam/sharpness": sharpness / steps, "sam/grad_norm": norm / steps}
+        if self._sharpness is not None and self.control.should_log:
+            self._sharpness_logs = self._sharpness_means.read(self.args.world_size)
         return super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs, start_time=None):

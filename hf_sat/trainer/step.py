@@ -172,7 +172,8 @@ class StepMixin(NumberedDataMixin):
         if not self._is_asked:
             raise ValueError(
                 f"{type(self).__name__}.compute_loss does not call the SAT trainer's, so label correction sees no "
-                'predictions: take the loss from super().compute_loss(...), or set label_correction="none".'
+                'predictions: take the loss from super().compute_loss(...), or set label_correction="none" (and leave '
+                "teacher_model out)."
             )
         return loss
 
