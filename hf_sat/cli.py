@@ -1,16 +1,18 @@
 """The command `hf-sat`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 COMMANDS = {
+    "augment": "what an augmentation makes of texts",
+    "audit": "find the wrong labels in a file of texts or a folder of images",
     "sharpness": "how steeply the loss rises around a trained model",
 }
 USAGE = "usage: hf-sat COMMAND ...\n\n" + "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 for what cannot be done as asked."""
+    """Run a command; returns the exit status: 0, 2 for what cannot be done as asked, or one of the command's own."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(USAGE)
@@ -19,19 +21,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hf-sat {name}: there is no such command.\n\n{USAGE}", file=sys.stderr)
         return 2
     try:
-        _run(name, rest)
-    except ValueError as error:
+        return RUN[name](rest) or 0
+    except (ValueError, ModuleNotFoundError) as error:
         print(f"hf-sat {name}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _run(name: str, argv: Sequence[str]) -> None:
-    # Late: torch and transformers take seconds, and `--help` needs neither.
-    if name == "sharpness":
-        from .tasks.sharpness_curve import sharpness_command
+# Late imports: torch and transformers take seconds, and `--help` needs neither.
 
-        sharpness_command(argv)
+
+def _augment(argv: Sequence[str]) -> None:
+    from .tasks.augment_preview import augment_command
+
+    augment_command(argv)
+
+
+def _audit(argv: Sequence[str]) -> int:
+    from .tasks.audit_options import read_audit_options
+    from .tasks.offline import no_network
+
+    options = read_audit_options(argv)
+    with no_network(options.is_local):  # before the libraries are imported that would use it
+        from .tasks.audit import audit_command
+
+        return audit_command(options)
+
+
+def _sharpness(argv: Sequence[str]) -> None:
+    from .tasks.sharpness_curve import sharpness_command
+
+    sharpness_command(argv)
+
+
+RUN: dict[str, Callable[[Sequence[str]], int | None]] = {
+    "augment": _augment,
+    "audit": _audit,
+    "sharpness": _sharpness,
+}
 
 
 if __name__ == "__main__":

@@ -82,3 +82,22 @@ def test_other_classes_are_refused(run, tmp_path, capsys):  # noqa: F811
 
 def test_help_needs_no_torch(capsys):
     assert main([]) == 0 and "sharpness" in capsys.readouterr().out
+
+
+def test_augment_shows_views(capsys):
+    assert main(["augment", "one two three four [x]", "--ops", "swap:1", "--views", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "one two three four [x]" in printed and "two one" in printed
+    assert [f"│ {epoch} " in printed for epoch in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("flags, message", [(["--ops", "swop:1"], "swap"), (["--file", "none.txt"], "none.txt")])
+def test_augment_refuses_by_name(capsys, flags, message):
+    assert main(["augment", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_augment_reads_a_file(tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("first line here\n\nsecond line there\n", encoding="utf-8")
+    assert main(["augment", "--file", str(tmp_path / "texts.txt"), "--ops", "deletion:0.3", "--views", "1"]) == 0
+    assert "second line there" in capsys.readouterr().out

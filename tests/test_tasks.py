@@ -8,9 +8,9 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
+from animals import ANIMALS, rows, save_encoder
 from rich.console import Console
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import Trainer
 
 from hf_sat import SATConfig
 from hf_sat.tasks.compare import compare
@@ -20,10 +20,6 @@ from hf_sat.tasks.options import OptionParser
 from hf_sat.tasks.results import Result, results_table
 from hf_sat.tasks.text import TextOptions, read_text_options, text_task
 from hf_sat.tasks.text_data import class_names, find_columns, load_text, take_sample, with_labels
-
-ANIMALS = ("cat", "dog", "owl")
-WORDS = ("[PAD]", "[UNK]", *ANIMALS, "the", "sees", "a", "house", "tree")
-
 
 # ---- the offline text -----------------------------------------------------------------------------------------------
 
@@ -133,13 +129,6 @@ def test_defaults_add_noise_to_the_offline_text_alone():
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
-def rows(n: int = 60) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    labels = np.arange(n) % len(ANIMALS)
-    texts = [" ".join([ANIMALS[y], *rng.choice(WORDS[5:], 4)]) for y in labels]
-    return pd.DataFrame({"review": texts, "animal": [ANIMALS[y] for y in labels], "stars": labels / 2})
-
-
 WRITERS = {
     "csv": lambda frame, path: frame.to_csv(path, index=False),
     "tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
@@ -230,20 +219,7 @@ def test_a_sample_keeps_the_rows_of_the_whole():
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     """A folder with a tokenizer of ten words and a tiny BERT."""
-    folder = str(tmp_path_factory.mktemp("encoder"))
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    return save_encoder(str(tmp_path_factory.mktemp("encoder")))
 
 
 @pytest.fixture
@@ -316,3 +292,33 @@ def test_missing_package_names_the_install():
 
 def test_options_say_what_they_are():
     assert all(field.metadata["help"] for field in TextOptions.__dataclass_fields__.values())
+
+
+def test_augmented_training_texts(run, monkeypatch):
+    """Both Trainers see the same views, another in each epoch; held-out texts stay as they are."""
+    seen = []
+
+    def watched(compute_loss):
+        def compute(self, model, inputs, *args, **kwargs):
+            if model.training:
+                seen.append((type(self).__name__, int(self.state.epoch or 0), inputs["input_ids"].tolist()))
+            return compute_loss(self, model, inputs, *args, **kwargs)
+
+        return compute
+
+    monkeypatch.setattr(Trainer, "compute_loss", watched(Trainer.compute_loss))
+    flags = "--augment swap:0.9 --noise_rate 0.3 --num_train_epochs 2 --save_strategy no --compare"
+    results, folder, task = run(flags)
+    assert task.views is not None and [result.name for result in results] == ["plain Trainer", "SATTrainer"]
+    plain, sat = ([entry[1:] for entry in seen if entry[0] == name] for name in ("EpochTellingTrainer", "SATTrainer"))
+    assert plain == sat and {epoch for epoch, _ in sat} == {0, 1}
+    rows = [sorted(tuple(row) for epoch, batch in sat if epoch == number for row in batch) for number in (0, 1)]
+    assert rows[0] != rows[1]
+    assert results[1].precision is not None or results[1].corrected == 0
+    assert len(pd.read_parquet(os.path.join(folder, "labels.parquet"))) == 60
+
+
+@pytest.mark.parametrize("flags, message", [("--augment swop:0.1", "swap"), ("--augment swap:2", "swap")])
+def test_wrong_operations_are_refused_before_anything_runs(run, flags, message):
+    with pytest.raises(ValueError, match=message):
+        run(flags)

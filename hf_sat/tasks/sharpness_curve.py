@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
 from transformers import AutoConfig
 
 from ..config import SATConfig, refuse
@@ -15,9 +14,8 @@ from ..config.sharpness import DEFAULT_RHO
 from ..methods.sharpness_aware import SharpnessAware
 from .machine import require, use_all_cores
 from .options import OptionParser
+from .run import batches_of
 from .text import OFFLINE, TextOptions, text_task
-
-COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 
 
 @dataclass
@@ -112,9 +110,7 @@ def sharpness_command(argv: Sequence[str]) -> None:
     _check_classes(model_name, task.train.features["labels"].names)
     model = task.make_model().to(args.device).eval()
     rows = task.train.shuffle(seed=args.seed).select(range(min(curve.samples, len(task.train))))
-    rows = rows.select_columns([name for name in COLUMNS if name in rows.column_names])
-    batches = DataLoader(rows, batch_size=args.per_device_eval_batch_size, collate_fn=task.collator)
-    batches = [{name: value.to(args.device) for name, value in batch.items()} for batch in batches]
+    batches = batches_of(task, rows, args)
     radius = curve.radius or 2 * DEFAULT_RHO[curve.variant]
     radii = torch.linspace(0, radius, curve.points).tolist()
     losses = loss_along_perturbation(model, mean_loss(model, batches), radii, curve.variant)

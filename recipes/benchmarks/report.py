@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from noisy_labels import cost_text, figure, results, summary, tables
+from noisy_labels import augmentation_text, cost_text, distillation_text, figure, results, summary, tables
 from noisy_labels.blocks import with_blocks
 from transformers import HfArgumentParser
 
@@ -52,6 +52,8 @@ def main_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
         "summary": section(leading, partial(summarised, folder)) or NOTHING,
         "cost": cost_text.cost_paragraph(folder),
         "top_k": cost_text.top_k_sentence(folder),
+        "distillation": distillation_text.distillation_paragraph(folder),
+        "augmentation": augmentation_text.augmentation_table(folder),
     }
 
 
@@ -72,6 +74,10 @@ def all_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
         "ablations": sections(cells, ablations),
         "step_cost": cost_text.step_cost_table(folder),
         "sam_cost": cost_text.sam_cost_table(folder),
+        "distillation": distillation_text.distillation_table(folder),
+        "distillation_cost": distillation_text.distillation_cost_table(folder),
+        "augmentation": augmentation_text.augmentation_table(folder),
+        "augmentation_cost": augmentation_text.augmentation_cost_table(folder),
     }
 
 

@@ -1,13 +1,22 @@
 """The model that costs are measured on: a BERT of four layers, on sentences that cost nothing to load."""
 
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 
 CLASSES = 6
+TOKEN_CLASSES = 100
 
 
 class Sentences(torch.utils.data.Dataset):
@@ -23,11 +32,29 @@ class Sentences(torch.utils.data.Dataset):
         return {"input_ids": torch.full((self.tokens,), i % 997), "labels": i % CLASSES}
 
 
-def bert(width: int = 256) -> BertForSequenceClassification:
+class Tokens(Sentences):
+    """The same with a label for each token."""
+
+    def __getitem__(self, i: int) -> dict:
+        labels = torch.arange(i, i + self.tokens) % TOKEN_CLASSES
+        return {"input_ids": torch.full((self.tokens,), i % 997), "labels": labels}
+
+
+def bert(width: int = 256, layers: int = 4) -> BertForSequenceClassification:
     """The same at each call."""
     torch.manual_seed(0)
-    size = {"hidden_size": width, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 4 * width}
-    return BertForSequenceClassification(BertConfig(vocab_size=1000, num_labels=CLASSES, **size))
+    return BertForSequenceClassification(_config(width, layers, CLASSES))
+
+
+def token_bert(width: int = 256, layers: int = 4) -> BertForTokenClassification:
+    """Likewise."""
+    torch.manual_seed(0)
+    return BertForTokenClassification(_config(width, layers, TOKEN_CLASSES))
+
+
+def _config(width: int, layers: int, classes: int) -> BertConfig:
+    size = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": 4 * width}
+    return BertConfig(vocab_size=1000, num_labels=classes, **size)
 
 
 def trainer_of(
@@ -36,6 +63,7 @@ def trainer_of(
     folder: str,
     data: Sentences,
     width: int = 256,
+    make_model: Callable[[], PreTrainedModel] | None = None,
     **settings: Any,
 ) -> Trainer:
     """A Trainer of this model that writes and logs nothing while it runs.
@@ -43,12 +71,13 @@ def trainer_of(
     Args:
         kind, config: classes of the Trainer and of its arguments.
         folder: for what it would write.
+        width: of the model, where `make_model` makes no other.
         settings: further arguments.
     """
     quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": [], "disable_tqdm": True}
     device = {"use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": False}
     args = config(output_dir=folder, **{**quiet, **device, **settings})
-    trainer = kind(bert(width), args, train_dataset=data)
+    trainer = kind(make_model() if make_model else bert(width), args, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

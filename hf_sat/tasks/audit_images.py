@@ -1,0 +1,130 @@
+"""Images of an audit: opened, checked, and turned into what a model takes."""
+
+import io
+import os
+import sys
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, ResNetConfig, set_seed
+
+from .audit_options import AuditOptions
+from .machine import require
+from .run import Task
+
+SIZE = 64  # pixels, of the model that is made here
+DRAFT = (128, 128)  # a check decodes JPEG at a fraction of its size
+
+
+def as_picture(value: Any, root: str) -> dict | None:
+    """An image as `datasets` has it, {"bytes", "path"}, from a path below `root`, bytes, or such a mapping."""
+    if isinstance(value, str) and value.strip():
+        return {"bytes": None, "path": os.path.join(root, value)}
+    if isinstance(value, bytes):
+        return {"bytes": value, "path": None}
+    if isinstance(value, dict) and value.get("bytes"):
+        return {"bytes": value["bytes"], "path": None}
+    if isinstance(value, dict) and value.get("path"):
+        return {"bytes": None, "path": os.path.join(root, value["path"])}
+    return None
+
+
+def open_picture(picture: dict, draft: bool = False) -> Any:
+    """The `PIL.Image`, upright and in RGB; raises what Pillow raises where it is none."""
+    from PIL import Image, ImageOps
+
+    with Image.open(picture["path"] if picture["bytes"] is None else io.BytesIO(picture["bytes"])) as image:
+        if draft:
+            image.draft("RGB", DRAFT)
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def unreadable_pictures(pictures: list[dict | None]) -> dict[int, str]:
+    """Position of each that cannot be opened, and why."""
+    require("PIL", extra="test")
+    from PIL import Image
+    from tqdm import tqdm
+
+    found = {}
+    quiet = len(pictures) < 500 or not sys.stderr.isatty()
+    for place, picture in enumerate(tqdm(pictures, desc="images", file=sys.stderr, disable=quiet)):
+        if picture is None:
+            found[place] = "no image"
+            continue
+        try:
+            open_picture(picture, draft=True)
+        except FileNotFoundError:
+            found[place] = f"there is no file {picture['path']}"
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            found[place] = f"no image that can be read ({type(error).__name__})"
+    return found
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Images and labels, opened when they are needed."""
+
+    def __init__(self, pictures: list[dict], labels: np.ndarray, transform: Any):
+        self.pictures = pictures
+        self.labels = labels
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return {"pixel_values": self.transform(self.pictures[place]), "labels": int(self.labels[place])}
+
+
+def image_task(pictures: list[dict], labels: np.ndarray, names: list[str], options: AuditOptions) -> Task:
+    """Images, under the model named, or a small one that is trained from scratch.
+
+    Raises:
+        ValueError: for a model that cannot be read.
+    """
+    named = {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {n: i for i, n in enumerate(names)},
+    }
+    if options.model is None:
+        train = Pictures(pictures, labels, _Small())
+        return Task(train, None, partial(_new_model, named, options.seed), title="small ResNet, trained from scratch")
+    try:
+        processor = AutoImageProcessor.from_pretrained(options.model)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"--model {options.model!r}: it holds no image processor ({error}).") from None
+    train = Pictures(pictures, labels, partial(_processed, processor))
+    make_model = partial(_pretrained, options.model, named, options.seed)
+    return Task(train, None, make_model, title=os.path.basename(options.model.rstrip("/")))
+
+
+class _Small:
+    """A picture at 64 pixels, normalised; each is decoded once and kept, 12 kB apiece."""
+
+    def __init__(self):
+        self.kept: dict[int, np.ndarray] = {}
+
+    def __call__(self, picture: dict) -> torch.Tensor:
+        pixels = self.kept.get(id(picture))
+        if pixels is None:
+            pixels = self.kept[id(picture)] = np.asarray(open_picture(picture).resize((SIZE, SIZE)))
+        return torch.from_numpy(pixels.transpose(2, 0, 1) / np.float32(127.5) - np.float32(1))
+
+
+def _processed(processor: Any, picture: dict) -> torch.Tensor:
+    return processor(open_picture(picture), return_tensors="pt")["pixel_values"][0]
+
+
+def _new_model(named: dict, seed: int) -> torch.nn.Module:
+    set_seed(seed)
+    config = ResNetConfig(
+        embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1, 1, 1, 1], layer_type="basic", **named
+    )
+    return AutoModelForImageClassification.from_config(config)
+
+
+def _pretrained(folder: str, named: dict, seed: int) -> torch.nn.Module:
+    set_seed(seed)
+    return AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **named)
