@@ -214,3 +214,14 @@ def test_table_has_a_dash_for_what_is_not_known():
     row = next(line for line in capture.get().splitlines() if "teacher " in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells == ["teacher", "-", "-", "22.6M", "90 MB", "123", "1.00x", "-"]
+
+
+def test_augmented_texts(flags, other_encoder):
+    """All three train on views; a teacher that reads other tokens cannot follow them, which is refused."""
+    pair = pair_of(flags + "--augment swap:0.5")
+    assert pair.teacher.views is not None and pair.student.views is not None
+    assert len(run(flags + "--augment swap:0.5 --num_train_epochs 1 --compare")) == 3
+    with pytest.raises(ValueError, match="augment=.swap:0.5.*different tokens"):
+        pair_of(flags + f"--augment swap:0.5 --model_name_or_path {other_encoder}")
+    with pytest.raises(ValueError, match="kd_cache_dir.*kd_cache_per_epoch"):
+        run(flags + "--augment swap:0.5 --num_train_epochs 1 --kd_cache_dir out/logits")

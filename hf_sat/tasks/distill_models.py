@@ -66,7 +66,7 @@ def teacher_and_student(
         return Pair(teacher, replace(teacher, title=title_of(title, options, texts)), make_student, is_trained)
     student = prepare(options.model_name_or_path, encoder_title(options.model_name_or_path))
     pair = Pair(teacher, student, lambda _: student.make_model(), is_trained)
-    return _with_teacher_columns(pair, texts.column, options.max_length, args)
+    return _with_teacher_columns(pair, texts.column, options, args)
 
 
 def trained_classifier(name: str, num_classes: int, dtype: str = "auto") -> PreTrainedModel | None:
@@ -119,7 +119,14 @@ def _prepared(texts: Texts, options: TextOptions, args: SATConfig, encoder: str,
     title = title_of(title, options, texts)
     with args.main_process_first(desc="tokenising"):
         return tokenised_task(
-            texts.train, texts.validation, texts.column, encoder, options.max_length, args.seed, title
+            texts.train,
+            texts.validation,
+            texts.column,
+            encoder,
+            options.max_length,
+            args.seed,
+            title,
+            options.augmenter(args.seed),
         )
 
 
@@ -135,11 +142,18 @@ def _cutter(teacher: PreTrainedModel, layers: int | None) -> Callable[[PreTraine
     return lambda teacher: create_student(teacher, layers).float()
 
 
-def _with_teacher_columns(pair: Pair, column: str, max_length: int, args: SATConfig) -> Pair:
+def _with_teacher_columns(pair: Pair, column: str, options: TextOptions, args: SATConfig) -> Pair:
     """Where teacher and student read different tokens, the teacher's are put beside the student's."""
     theirs, ours = pair.teacher.processing_class, pair.student.processing_class
     if type(theirs) is type(ours) and theirs.get_vocab() == ours.get_vocab():
         return pair
+    if pair.student.views is not None:
+        raise refuse(
+            "augment",
+            options.augment,
+            "teacher and student read different tokens, and the teacher's are made once, not of each view; take a "
+            "student with the teacher's tokenizer, or leave it out.",
+        )
     with args.main_process_first(desc="tokenising for the teacher"):
-        train = add_teacher_columns(pair.student.train, theirs, column, truncation=True, max_length=max_length)
+        train = add_teacher_columns(pair.student.train, theirs, column, truncation=True, max_length=options.max_length)
     return replace(pair, student=replace(pair.student, train=train), teacher_tokenizer=theirs)
