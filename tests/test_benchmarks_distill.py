@@ -73,7 +73,14 @@ def test_results_are_told(tmp_path):
 
     ratios = dict.fromkeys(distillation_text.COSTS, 1.014)
     heads = {name: {"ms": {"plain": 70.0, "live teacher": 110.0}, **ratios} for name in ("sentences", "tokens")}
-    cost = {"device": "CPU, 1 thread", "steps": 80, "batch_size": 8, "cached_examples": 1000, "heads": heads}
+    cost = {
+        "device": "CPU, 1 thread",
+        "clock": "from batch to batch",
+        "steps": 80,
+        "batch_size": 8,
+        "cached_examples": 1000,
+        "heads": heads,
+    }
     (tmp_path / "distillation_cost.json").write_text(json.dumps(cost))
     assert "| tokens | 70.0 | 110.0 | 1.014 |" in distillation_text.distillation_cost_table(tmp_path)
     assert "takes 1.01 and 1.01 times the plain" in distillation_text.distillation_cost_sentence(tmp_path)

@@ -29,7 +29,11 @@ from hf_sat.tasks.text import packaged_encoder
 
 RESULTS = Path(__file__).parent / "results" / "augmentation.json"
 COLUMN = "trec/symmetric40"
-METHODS = ("none", "sat")
+METHODS = {
+    "none": {"label_correction": "none"},
+    "sat": {},
+    "sat, start 5": {"sat_start_epoch": 5},
+}
 WAYS = {
     "none": "",
     "deletion, swap": "deletion:0.1,swap:0.1",
@@ -78,7 +82,7 @@ def run(method: str, operations: str, seed: int, options: Options) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         args = SATConfig(
             output_dir=folder,
-            label_correction=method,
+            **METHODS[method],
             num_train_epochs=options.epochs,
             learning_rate=1e-4,
             per_device_train_batch_size=32,

@@ -24,6 +24,7 @@ class Turns:
 
     Args:
         players: how many there are; number 0 begins.
+        clock: seconds; `time.process_time` leaves out what other programs take of a machine that is shared.
 
     Example:
         >>> turns, played = Turns(2), []
@@ -36,7 +37,8 @@ class Turns:
         [0, 1, 0, 1, 0, 1]
     """
 
-    def __init__(self, players: int):
+    def __init__(self, players: int, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
         self.seconds: list[list[float]] = [[] for _ in range(players)]
         self._errors: list[BaseException] = []
         self._playing = list(range(players))
@@ -62,7 +64,7 @@ class Turns:
         """End a player's turn, and wait for its next one."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.seconds[player].append(time.perf_counter() - self._begun)
+        self.seconds[player].append(self._clock() - self._begun)
         self._pass_on(player)
         self._wait(player)
 
@@ -78,7 +80,7 @@ class Turns:
     def _wait(self, player: int) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._turn == player)
-        self._begun = time.perf_counter()
+        self._begun = self._clock()
 
     def _pass_on(self, player: int, leaves: bool = False) -> None:
         with self._changed:
@@ -123,14 +125,19 @@ class Clocked:
         return median_ms(self.seconds)
 
 
-def in_turn(trainers: Sequence[Trainer], *others: Callable[[Turns, int], Any]) -> list[list[float]]:
+def in_turn(
+    trainers: Sequence[Trainer],
+    *others: Callable[[Turns, int], Any],
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
     """Train all a step at a time; returns the seconds of the steps of each, warm-up left out.
 
     Args:
         trainers: each of as many steps.
         others: further players, called with the turns and their own number in them.
+        clock: see [`Turns`].
     """
-    turns = Turns(len(trainers) + len(others))
+    turns = Turns(len(trainers) + len(others), clock)
     for player, trainer in enumerate(trainers):
         trainer.add_callback(TakeTurns(turns, player))
     plays: list[Callable[[], Any]] = [trainer.train for trainer in trainers]

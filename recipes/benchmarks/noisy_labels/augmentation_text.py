@@ -7,7 +7,7 @@ from typing import Any
 from .cost_text import NOT_MEASURED, read
 from .tables import markdown, percent
 
-METHODS = {"none": "plain", "sat": "sat"}
+METHODS = {"none": "plain", "sat": "sat", "sat, start 5": "sat, `sat_start_epoch=5`"}
 
 
 def augmentation_table(folder: Path) -> str:
@@ -27,7 +27,7 @@ def augmentation_table(folder: Path) -> str:
     rows = [
         [METHODS[method], way, *(_mean(runs, method, way, key) for key in ("accuracy", "accuracy_slips"))]
         for method in METHODS
-        for way in dict.fromkeys(run["way"] for run in runs)
+        for way in dict.fromkeys(run["way"] for run in runs if run["method"] == method)
     ]
     return f"{caption}\n\n{markdown(rows, ['method', 'augmentation', 'test', 'test with slips'])}"
 

@@ -79,8 +79,9 @@ def distillation_cost_table(folder: Path) -> str:
     ]
     caption = (
         f"BERTs of width 256, the student of 4 layers, its teacher of 8; batch {result['batch_size']} of 32 tokens; "
-        f"{result['steps']} steps in turn, {result['device']}. Tokens have 100 classes, of which the cache keeps 8. "
-        f"The cache is built for {result['cached_examples']:,} examples, its checks and fingerprints included."
+        f"{result['steps']} steps in turn, {result['clock']}, {result['device']}. Tokens have 100 classes, of which "
+        f"the cache keeps 8. The cache is built for {result['cached_examples']:,} examples, with its checks and "
+        "fingerprints."
     )
     return f"{caption}\n\n{markdown(rows, ['labels for', *(f'{way} (ms)' for way in ways), *COSTS.values()])}"
 
