@@ -40,8 +40,8 @@ DISTILLATION = {"output_dir": OUTPUT_DIR, "label_correction": "none", "kd_weight
 OFFLINE_DISTILLATION = {
     **OFFLINE,
     "noise_rate": 0.0,
-    "teacher_num_train_epochs": 4,
-    "num_train_epochs": 8,
+    "teacher_num_train_epochs": 3,
+    "num_train_epochs": 6,
     **DISTILLATION,
 }
 OWN_DATA_DISTILLATION = {**OWN_DATA, **DISTILLATION}
