@@ -15,11 +15,12 @@ from transformers import Trainer
 from hf_sat import SATConfig
 from hf_sat.tasks.compare import compare
 from hf_sat.tasks.corpus import LIBRARIES, docstring_corpus, sentences_of
+from hf_sat.tasks.data import class_names, take_sample, with_labels
 from hf_sat.tasks.machine import require
 from hf_sat.tasks.options import OptionParser
 from hf_sat.tasks.results import Result, results_table
 from hf_sat.tasks.text import TextOptions, read_text_options, text_task
-from hf_sat.tasks.text_data import class_names, find_columns, load_text, take_sample, with_labels
+from hf_sat.tasks.text_data import find_columns, load_text
 
 # ---- the offline text -----------------------------------------------------------------------------------------------
 
@@ -245,20 +246,20 @@ def test_comparison_end_to_end(run, capsys):
     assert (given != clean).sum() == 18
     assert sat.corrected == table["is_label_issue"].sum() > 0
     assert sat.precision == pytest.approx(right.sum() / sat.corrected) and sat.recall == pytest.approx(right.sum() / 18)
-    assert plain.corrected is None and 0 <= plain.accuracy <= 1 and sat.accuracy >= 0.5
+    assert plain.corrected is None and 0 <= plain.score <= 1 and sat.score >= 0.5
 
     with open(os.path.join(folder, "results.json"), encoding="utf-8") as file:
-        assert [entry["accuracy"] for entry in json.load(file)] == [plain.accuracy, sat.accuracy]
+        assert [entry["score"] for entry in json.load(file)] == [plain.score, sat.score]
     printed = capsys.readouterr().out
     assert "1/2 plain Trainer" in printed and "2/2 SATTrainer" in printed
-    assert f"{100 * sat.accuracy:.1f} %" in printed and f"{100 * sat.precision:.1f} %" in printed
+    assert f"{100 * sat.score:.1f} %" in printed and f"{100 * sat.precision:.1f} %" in printed
     assert "labels.parquet" in printed
 
     (plain_again, sat_again), _, _ = run(
         "--noise_rate 0.3 --compare --num_train_epochs 6 --save_strategy epoch --resume_from_checkpoint true"
     )
     assert sat_again.resumed and plain_again.resumed
-    assert (plain_again.accuracy, sat_again.accuracy) == (plain.accuracy, sat.accuracy)
+    assert (plain_again.score, sat_again.score) == (plain.score, sat.score)
     assert sat_again.corrected == sat.corrected
 
 

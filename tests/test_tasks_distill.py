@@ -139,7 +139,7 @@ def test_classes_are_numbered_as_the_teacher_has_them(encoder):
 def test_distillation_end_to_end(flags, tmp_path, capsys):
     teacher, alone, student = run(flags + "--compare --teacher_num_train_epochs 6")
     printed = capsys.readouterr().out
-    assert teacher.accuracy == 1.0 and alone.accuracy > 0.5 and student.kept == student.accuracy
+    assert teacher.score == 1.0 and alone.score > 0.5 and student.kept == student.score
     assert student.parameters == alone.parameters < teacher.parameters
     assert student.speed_up > 0 and teacher.speed_up == 1.0 and student.samples_per_second > 0
     folders = [os.path.join(tmp_path, "out", name) for name in ("teacher", "alone", "")]
@@ -161,7 +161,7 @@ def test_distillation_end_to_end(flags, tmp_path, capsys):
     rest = flags.partition(" --train_file")[2]
     trained = f"--teacher_model_name_or_path {folders[0]} --train_file{rest}"
     taught, _ = run(trained + f"--kd_cache_dir {tmp_path}/logits")
-    assert taught.accuracy == teacher.accuracy and taught.folder is None and taught.weight_bytes > 0
+    assert taught.score == teacher.score and taught.folder is None and taught.weight_bytes > 0
     assert "trained already" in capsys.readouterr().out and not os.path.exists(tmp_path / "again" / "teacher")
     assert os.path.exists(tmp_path / "logits" / "cache.json")
 
@@ -179,7 +179,7 @@ def test_a_run_resumes_all_three(flags):
     first = run(flags)
     again = run(flags + "--resume_from_checkpoint true")
     assert all(result.resumed for result in again)
-    assert [result.accuracy for result in again] == [result.accuracy for result in first]
+    assert [result.score for result in again] == [result.score for result in first]
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------

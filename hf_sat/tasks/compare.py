@@ -47,11 +47,11 @@ def compare(task: Task, args: SATConfig, with_plain: bool = True) -> list[Result
 
 
 def _run_plain(task: Task, args: SATConfig, name: str) -> Result:
-    return train_and_evaluate(trainer_of(Trainer, task, args_below(args, PLAIN_FOLDER)), name)
+    return train_and_evaluate(trainer_of(Trainer, task, args_below(args, PLAIN_FOLDER)), name, task.metric)
 
 
 def _run_sat(task: Task, args: SATConfig, name: str) -> Result:
     trainer = trainer_of(SATTrainer, task, args)
-    result = train_and_evaluate(trainer, name)
+    result = train_and_evaluate(trainer, name, task.metric)
     save_run(trainer, result, task)
     return result

@@ -19,7 +19,7 @@ from .run import (
     args_below,
     batches_of,
     few_words,
-    held_out_accuracy,
+    held_out_score,
     length_of,
     quiet_args,
     save_run,
@@ -164,7 +164,7 @@ def _teach(pair: Pair, args: SATConfig) -> tuple[PreTrainedModel, Result]:
     if not pair.is_trained:
         return _trained(pair.teacher, args, TEACHER)
     trainer = trainer_of(Trainer, pair.teacher, args)
-    return trainer.model, Result(TEACHER, 0.0, held_out_accuracy(trainer))
+    return trainer.model, Result(TEACHER, 0.0, held_out_score(trainer))
 
 
 def _learn(pair: Pair, args: SATConfig, teacher: PreTrainedModel, name: str) -> tuple[PreTrainedModel, Result]:

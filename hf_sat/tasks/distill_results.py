@@ -47,7 +47,7 @@ def measured_model(result: Result, model: nn.Module, folder: str | None, speed: 
         speed: of its inference, over the teacher's.
         teacher: result of the teacher.
     """
-    known = result.accuracy is not None and teacher.accuracy
+    known = result.score is not None and teacher.score
     return ModelResult(
         **asdict(result),
         folder=folder,
@@ -55,7 +55,7 @@ def measured_model(result: Result, model: nn.Module, folder: str | None, speed: 
         weight_bytes=weight_bytes(model, folder),
         samples_per_second=speed.samples_per_second,
         speed_up=speed.over_first,
-        kept=result.accuracy / teacher.accuracy if known else None,
+        kept=result.score / teacher.score if known else None,
     )
 
 
@@ -84,7 +84,7 @@ def models_table(results: Sequence[ModelResult], title: str, held_out: int) -> "
 def _cells(result: ModelResult) -> list[str]:
     time = f"{result.seconds:.0f} s" + ("\n(resumed)" if result.resumed else "")
     return [
-        _percent(result.accuracy),
+        _percent(result.score),
         _percent(result.kept),
         f"{result.parameters / 1e6:.1f}M",
         f"{result.weight_bytes / 1e6:.0f} MB",

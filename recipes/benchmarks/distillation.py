@@ -52,7 +52,7 @@ def one_seed(options: Options, seed: int, folder: str) -> tuple[dict[str, Any], 
     (teacher, alone, student), _ = distill_texts(texts, settings, args)
     row = {
         "seed": seed,
-        **{result.name: result.accuracy for result in (teacher, alone, student)},
+        **{result.name: result.score for result in (teacher, alone, student)},
         "kept": student.kept,
         "speed_up": student.speed_up,
         "seconds": {result.name: result.seconds for result in (teacher, alone, student)},

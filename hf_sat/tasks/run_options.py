@@ -1,0 +1,77 @@
+"""What every fine-tuning run is told, whatever it classifies: data, model, noise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..config import SATConfig, refuse
+from .options import OptionParser
+
+
+@dataclass
+class RunOptions:
+    """Data, model and noise of a run.
+
+    Args:
+        model_name_or_path: on the Hub or in a folder; default one of the task's own, offline.
+        dataset_name: data set on the Hub or in a folder. Without it and `train_file`, the task's offline data.
+        dataset_config_name: configuration of that data set.
+        train_file: file to train on.
+        validation_file: file of held-out examples.
+        label_column: default "label", "labels" or the only `ClassLabel`.
+        max_train_samples: train on so many examples, drawn at random (`seed`); the report has their rows in the whole.
+        max_eval_samples: hold out so many.
+        noise_rate: share of the training labels made wrong, in [0, 1).
+        noise_type: how; see `hf_sat.noise.inject_label_noise`.
+        compare: train the plain Trainer on the same labels and seed too.
+
+    Raises:
+        ValueError: for numbers out of their range.
+    """
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Model on the Hub or in a folder."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub or in a folder."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
+    train_file: str | None = field(default=None, metadata={"help": "File to train on."})
+    validation_file: str | None = field(default=None, metadata={"help": "File of held-out examples."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many examples."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Hold out so many examples."})
+    noise_rate: float = field(default=0.0, metadata={"help": "Share of the training labels made wrong."})
+    noise_type: Literal["symmetric", "pair", "instance"] = field(default="symmetric", metadata={"help": "How."})
+    compare: bool = field(default=True, metadata={"help": "Train the plain Trainer on the same labels and seed too."})
+
+    def __post_init__(self):
+        refuse_below(self, {"max_train_samples": 2, "max_eval_samples": 1})
+        if not 0.0 <= self.noise_rate < 1.0:
+            raise refuse("noise_rate", self.noise_rate, "give a share in [0, 1); 0.4 means that 40% end wrong.")
+
+
+def refuse_below(options: Any, least: Mapping[str, int]) -> None:
+    """Refuse settings that are below their least value; None is left alone."""
+    for setting, lowest in least.items():
+        value = getattr(options, setting)
+        if value is not None and value < lowest:
+            raise refuse(setting, value, f"give a whole number >= {lowest}.")
+
+
+def read_run_options(
+    argv: Sequence[str], kinds: Sequence[type], offline: Mapping[str, Any], own_data: Mapping[str, Any]
+) -> tuple:
+    """Options of a run from its command line; defaults differ with and without data of the user's.
+
+    Args:
+        argv: command line without the program's name.
+        kinds: of the options, a dataclass each; a [`RunOptions`] is the first.
+        offline, own_data: these defaults, by setting.
+
+    Returns:
+        The options, one of each kind, and the `SATConfig`.
+
+    Raises:
+        ValueError: see `OptionParser.read`.
+    """
+    parser = OptionParser([*kinds, SATConfig])
+    named = parser.parse_known_args(parser.given_flags(argv))[0]
+    has_data = named.dataset_name or named.train_file or named.validation_file
+    return parser.read(argv, own_data if has_data else offline)
