@@ -3,14 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 import torch
 
-from .noise_estimate import NoiseEstimate, NoiseRate, estimate_noise
+from .confident_joint import ConfidentJoint
+from .noise_estimate import NoiseEstimate, NoiseRate, counted_pairs, estimate_noise, least_trusted
 from .samples import Samples
 from .soft_targets import pieces
 from .state import LabelState
@@ -35,7 +35,8 @@ class LabelReport:
     Columns (`to_pandas`): `sample_id`; `token_index` (token classification alone); `given_label`; `corrected_label`
     (the class the soft target has most of); `label_quality` (0 to 1, low is suspect: the area under the margin through
     a sigmoid, so that 0.5 means as much for the given label as for another; NaN without a visit);
-    `is_label_issue` (whether the two labels differ); `p_given` and `p_corrected` (the soft target's mass on the two);
+    `is_label_issue` (of the labels given as each class as many of the lowest quality as `noise` holds to be wrong);
+    `p_given` and `p_corrected` (the soft target's mass on the two);
     `n_visits`. Where labels are ignored (-100) there is no row for tokens, and one without quality for examples.
 
     Further scores over the visits, NaN or -1 without one: `mean_p_given` (predicted probability of the given label),
@@ -49,6 +50,7 @@ class LabelReport:
         positions: place in the data set of the example of each row, (R,).
         soft_targets: reads the soft targets, (R, C).
         log_history: of the run.
+        noise: estimated rates and transition matrix of the noise.
 
     Example:
         >>> report = trainer.label_report()                                                 # doctest: +SKIP
@@ -61,6 +63,7 @@ class LabelReport:
     positions: np.ndarray | None = None
     soft_targets: Callable[[], np.ndarray] | None = None
     log_history: list[dict[str, Any]] = field(default_factory=list)
+    noise: NoiseEstimate | None = None
 
     def __len__(self) -> int:
         return len(self.columns["given_label"])
@@ -68,6 +71,11 @@ class LabelReport:
     @property
     def num_corrected(self) -> int:
         """How many labels were corrected."""
+        return int((self.columns["corrected_label"] != self.columns["given_label"]).sum())
+
+    @property
+    def num_issues(self) -> int:
+        """How many labels are held to be wrong."""
         return int(self.columns["is_label_issue"].sum())
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -80,17 +88,10 @@ class LabelReport:
         """The table as a `datasets.Dataset`."""
         return datasets.Dataset.from_dict(self.columns)
 
-    @cached_property
-    def noise(self) -> NoiseEstimate:
-        """Rate and transition matrix of the noise, by the labels proposed."""
-        given, proposed = self.columns["given_label"], self.columns["corrected_label"]
-        judged = (self.columns["n_visits"] > 0) & (given >= 0)
-        return estimate_noise(given, proposed, judged, len(self.class_names))
-
     @property
     def noise_rate(self) -> NoiseRate | None:
         """Estimated share of wrong labels, with its interval."""
-        return self.noise.rate
+        return self.noise and self.noise.rate
 
     def to_cleanlab(self) -> dict[str, Any]:
         """What cleanlab takes: `labels`, (R,), and `pred_probs`, (R, C), of the rows that were visited, in order.
@@ -131,6 +132,7 @@ class LabelReport:
             self.to_pandas(),
             self.class_names,
             noise_rate=rate and (rate.rate, rate.low, rate.high),
+            transition=self.noise and self.noise.transition,
             curves=curves_of_log(self.log_history),
             examples=examples,
             example_of=None if examples is None else self.positions,
@@ -163,6 +165,7 @@ class LabelReport:
 def label_report(
     state: LabelState,
     samples: Samples,
+    joint: ConfidentJoint,
     given: np.ndarray,
     class_names: Sequence[str] | None = None,
     log_history: list[dict[str, Any]] | None = None,
@@ -172,6 +175,7 @@ def label_report(
     Args:
         state: the rows after training.
         samples: the examples they belong to.
+        joint: what the predictions of the run said of the noise.
         given: given label of each row, (R,); also of rows that no batch has shown.
         class_names: of the model; default: their numbers.
         log_history: of the run, for its curves.
@@ -194,12 +198,14 @@ def label_report(
         "given_label": given.astype(np.int64),
         "corrected_label": corrected.astype(np.int64),
         "label_quality": quality,
-        "is_label_issue": corrected != given,
+        "is_label_issue": np.zeros(len(given), dtype=bool),
         "p_given": p_given,
         "p_corrected": p_corrected,
         "n_visits": visits.astype(np.int64),
         **_dynamics(state, order, usable),
     }
+    noise = _noise(joint, given[usable], corrected[usable], state.num_classes)
+    columns["is_label_issue"][usable] = least_trusted(given[usable], quality[usable], noise.by_class)
     names = class_names if class_names and len(class_names) == state.num_classes else range(state.num_classes)
     return LabelReport(
         columns,
@@ -207,7 +213,14 @@ def label_report(
         positions=positions,
         soft_targets=lambda: _soft_targets(state)[order],
         log_history=log_history or [],
+        noise=noise,
     )
+
+
+def _noise(joint: ConfidentJoint, given: np.ndarray, proposed: np.ndarray, num_classes: int) -> NoiseEstimate:
+    """By the confident joint, or by the labels proposed where there is none."""
+    estimate = joint.estimate(np.bincount(given, minlength=num_classes))
+    return estimate_noise(counted_pairs(given, proposed, num_classes) if estimate is None else estimate)
 
 
 def _dynamics(state: LabelState, order: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch, flat_logits
+from .confident_joint import ConfidentJoint
 from .exchange import Exchange, InFlight
 from .methods.label_correction import LabelCorrectionMethod
 from .methods.schedule import Schedule
@@ -33,23 +34,25 @@ class Visits:
     p_given: Tensor
     margin: Tensor
     finite: Tensor
+    confident: Tensor
 
     @classmethod
     def joined(cls, parts: list["Visits"]) -> "Visits":
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def packed(self) -> Tensor:
-        """All of it as float32, (M, 5 + C), to travel in one message; whole numbers as their bits."""
-        whole = torch.stack([self.rows, self.labels, 2 * self.predicted + self.finite.long()], dim=1)
+        """All of it as float32, (M, 6 + C), to travel in one message; whole numbers as their bits."""
+        predicted = 2 * self.predicted + self.finite.long()
+        whole = torch.stack([self.rows, self.labels, predicted, self.confident], dim=1)
         real = torch.cat([self.p_given[:, None], self.margin[:, None], self.target], dim=1).float()
         return torch.cat([whole.int().view(torch.float32), real], dim=1)
 
     @classmethod
     def unpacked(cls, packed: Tensor) -> "Visits":
         """What `packed` made."""
-        rows, labels, prediction = packed[:, :3].contiguous().view(torch.int32).long().unbind(dim=1)
-        p_given, margin = packed[:, 3], packed[:, 4]
-        return cls(rows, labels, packed[:, 5:], prediction >> 1, p_given, margin, (prediction & 1).bool())
+        rows, labels, prediction, confident = packed[:, :4].contiguous().view(torch.int32).long().unbind(dim=1)
+        p_given, margin, finite = packed[:, 4], packed[:, 5], (prediction & 1).bool()
+        return cls(rows, labels, packed[:, 6:], prediction >> 1, p_given, margin, finite, confident)
 
 
 @dataclass
@@ -103,6 +106,7 @@ class LabelCorrection:
         self.top_k = top_k
         self.state: LabelState | None = None
         self.monitor: CorrectionMonitor | None = None
+        self.joint: ConfidentJoint | None = None
         self.trusted = self._trusted_rows()
         self.window = Window()
         self.pending: list[Visits] = []
@@ -126,6 +130,7 @@ class LabelCorrection:
         self.state = LabelState(storage, labels, self.device, empty=self.method.starts_empty)
         clean = None if self.samples.clean is None else torch.from_numpy(self.samples.clean)
         self.monitor = CorrectionMonitor(self.state, clean)
+        self.joint = ConfidentJoint(num_classes, self.device)
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +189,8 @@ class LabelCorrection:
 
     def _queue(self, batch: Batch, logits: Tensor, finite: Tensor) -> None:
         given, wide = batch.labels.clamp_min(0)[:, None], logits.float()
-        p_given = wide.softmax(dim=-1).gather(1, given)[:, 0]
+        probabilities = wide.softmax(dim=-1)
+        p_given = probabilities.gather(1, given)[:, 0]
         margin = wide.gather(1, given)[:, 0] - wide.scatter(1, given, -torch.inf).max(dim=-1).values
         self.pending.append(
             Visits(
@@ -195,6 +201,7 @@ class LabelCorrection:
                 p_given=torch.where(finite, p_given, 0.0),
                 margin=torch.where(finite, margin, 0.0),
                 finite=finite,
+                confident=self.joint.confident(probabilities, self.state.n_visits[batch.rows].long()),
             )
         )
 
@@ -246,6 +253,7 @@ class LabelCorrection:
         self.monitor.see(counted, visits.finite, agreeing, visits.target.max(dim=1).values)
         changed = fresh & known & (state.last_prediction[rows] != visits.predicted)
         self.schedule.see(fresh, agreeing, changed, labels, state.num_classes)
+        self.joint.see(state.n_visits[rows].long(), labels, visits.confident, visits.p_given, fresh)
         # Rows that are not fresh write to the spare row, so that each row has one writer.
         at = torch.where(fresh, rows, spare)
         state.targets.write(at, visits.target)
@@ -283,7 +291,7 @@ class LabelCorrection:
         form = {"method": self.name, "num_classes": classes, "top_k": self.top_k}
         about = {"fingerprint": self._fingerprint, "form": form, "schedule": self.schedule.state_dict()}
         # Before the first batch of a model that does not tell its classes there are no rows yet.
-        rows = {} if self.state is None else {**self.state.tensors(), **self.monitor.tensors()}
+        rows = {} if self.state is None else {**self.state.tensors(), **self.monitor.tensors(), **self.joint.tensors()}
         save_state(folder, rows, about)
 
     def load(self, folder: str) -> Tensor | None:
@@ -302,6 +310,7 @@ class LabelCorrection:
         self.state.load(tensors)
         self._take_edits(current)
         self.monitor.load(tensors, self.state)
+        self.joint.load(tensors)
         return self.state.given_labels[:-1]
 
     def _take_edits(self, current: Tensor) -> None:

@@ -36,12 +36,12 @@ class NoiseRate:
 
 @dataclass
 class NoiseEstimate:
-    """What the labels of a run say of the noise.
+    """What a run says of the noise.
 
     Args:
         rate: share of wrong labels; None where no label could be judged.
         by_class: the same of the labels given as each class; None for a class that was never given.
-        transition: labels counted by proposed (row) and given (column) class, (C, C).
+        transition: labels counted by true (row) and given (column) class, as estimated, (C, C) whole numbers.
     """
 
     rate: NoiseRate | None
@@ -49,24 +49,56 @@ class NoiseEstimate:
     transition: np.ndarray
 
 
-def estimate_noise(given: np.ndarray, proposed: np.ndarray, judged: np.ndarray, num_classes: int) -> NoiseEstimate:
-    """Estimate from given and proposed labels.
+def estimate_noise(joint: np.ndarray) -> NoiseEstimate:
+    """Rates and transitions of labels that are counted by given and true class.
 
-    A model that has learned a wrong label by heart proposes it, so that this is rather too low where training was long
-    and labels wrong in a way that follows from the input.
+    Args:
+        joint: number of labels by given (row) and true (column) class, (C, C).
+
+    Example:
+        >>> estimate = estimate_noise(np.array([[3.0, 1.0], [0.0, 4.0]]))
+        >>> estimate.rate.rate, estimate.by_class[0].rate, estimate.transition.tolist()
+        (0.125, 0.25, [[3, 0], [1, 4]])
+    """
+    totals = joint.sum(axis=1)
+    wrong = totals - np.diag(joint)
+    by_class = [NoiseRate.of(float(part), round(total)) for part, total in zip(wrong, totals)]
+    return NoiseEstimate(
+        NoiseRate.of(float(wrong.sum()), round(totals.sum())), by_class, np.rint(joint.T).astype(np.int64)
+    )
+
+
+def counted_pairs(given: np.ndarray, proposed: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels counted by given (row) and proposed (column) class, (C, C).
 
     Args:
         given, proposed: class numbers, (R,).
-        judged: which rows count, bool (R,).
 
     Example:
-        >>> given, proposed = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-        >>> estimate = estimate_noise(given, proposed, np.ones(4, bool), num_classes=2)
-        >>> estimate.rate.rate, estimate.transition.tolist()
-        (0.25, [[1, 0], [1, 2]])
+        >>> counted_pairs(np.array([0, 0, 1]), np.array([0, 1, 1]), num_classes=2).tolist()
+        [[1, 1], [0, 1]]
     """
-    transition = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(transition, (proposed[judged], given[judged]), 1)
-    totals, kept = transition.sum(axis=0), np.diag(transition)
-    by_class = [NoiseRate.of(float(total - right), int(total)) for total, right in zip(totals, kept)]
-    return NoiseEstimate(NoiseRate.of(float(totals.sum() - kept.sum()), int(totals.sum())), by_class, transition)
+    pairs = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(pairs, (given, proposed), 1)
+    return pairs
+
+
+def least_trusted(given: np.ndarray, quality: np.ndarray, by_class: list[NoiseRate | None]) -> np.ndarray:
+    """Of the labels given as each class, as many of the lowest quality as are estimated to be wrong: bool (R,).
+
+    Args:
+        given: class numbers, (R,).
+        quality: low is suspect, (R,).
+        by_class: share of wrong labels among those given as each class.
+
+    Example:
+        >>> rates = [NoiseRate.of(1, 2), NoiseRate.of(0, 2)]
+        >>> least_trusted(np.array([0, 1, 0, 1]), np.array([0.9, 0.1, 0.4, 0.8]), rates).tolist()
+        [False, False, True, False]
+    """
+    chosen = np.zeros(len(given), dtype=bool)
+    for label, rate in enumerate(by_class):
+        rows = np.flatnonzero(given == label)
+        if rate is not None:
+            chosen[rows[np.argsort(quality[rows], kind="stable")[: round(rate.rate * len(rows))]]] = True
+    return chosen

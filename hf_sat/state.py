@@ -22,7 +22,7 @@ from .samples import UNKNOWN, Samples
 from .soft_targets import SoftTargets, class_dtype, pieces
 
 STATE_FILE = "sat_state.safetensors"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # What their types hold; more is not counted.
 MOST_VISITS, MOST_FORGETTINGS = 2**15 - 1, 2**8 - 2
 

@@ -116,7 +116,7 @@ def as_json(audit: Audit) -> str:
         "label_column": data.label,
         "classes": data.names,
         "noise_rate": rate and {"rate": rate.rate, "low": rate.low, "high": rate.high},
-        "issues": audit.report.num_corrected,
+        "issues": audit.report.num_issues,
         "suspects": suspects,
         "repeated_texts": data.repeats,
         "same_text_other_label": 0 if data.is_image else int(data.contradictions.sum()),
@@ -143,7 +143,7 @@ def print_audit(audit: Audit) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110, markup=False, highlight=False, emoji=False)
     data, rate = audit.data, audit.report.noise_rate
     console.print(_suspects_table(audit))
-    issues = audit.report.num_corrected
+    issues = audit.report.num_issues
     print(
         f"{len(data.rows):,} labels audited, {issues:,} of them suspected to be wrong ({issues / len(data.rows):.1%})"
     )

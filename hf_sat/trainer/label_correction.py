@@ -24,6 +24,7 @@ class LabelCorrectionMixin(StepMixin):
     _corrects = False  # whether the run under way has one
     _rng_of_window: tuple[int, RngState | None] = (-1, None)
     _scale_of_window: Tensor | None = None
+    _class_names: tuple[str, ...] = ()  # a search over settings leaves no model to ask after it
 
     # ---- a run ------------------------------------------------------------------------------------------------------
 
@@ -64,6 +65,7 @@ class LabelCorrectionMixin(StepMixin):
                 device=self.args.device,
                 distributed=self.args.world_size > 1,
             )
+            self._class_names = self._names_of_classes()
             self._corrects = True
         return values
 
@@ -72,6 +74,10 @@ class LabelCorrectionMixin(StepMixin):
         if self._corrects:
             self._commit()
             self._correction.settle()
+
+    def _names_of_classes(self) -> tuple[str, ...]:
+        names = getattr(getattr(self._base_model(), "config", None), "id2label", None) or {}
+        return tuple(names[number] for number in sorted(names))
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 
@@ -185,12 +191,12 @@ class LabelCorrectionMixin(StepMixin):
         """
         correction = self._finished_correction()
         given = self._fill_unknown(correction.state.given_labels[:-1].long().cpu().numpy())
-        names = getattr(getattr(self._base_model(), "config", None), "id2label", None) or {}
         return label_report(
             correction.state,
             self._samples,
+            correction.joint,
             given,
-            class_names=[names[number] for number in sorted(names)],
+            class_names=self._class_names,
             log_history=self.state.log_history,
         )
 
