@@ -66,18 +66,18 @@ def run_method(
     """
     chosen = method(name)
     kind, config = (Trainer, TrainingArguments) if chosen.plain else (SATTrainer, SATConfig)
-    fit = partial(_fit, kind, config, made, epochs=epochs, seed=seed, bf16=bf16, **chosen.settings_for(epochs), **more)
+    run = partial(fit, kind, config, made, epochs=epochs, seed=seed, bf16=bf16, **chosen.settings_for(epochs), **more)
     begun = time.perf_counter()
     found: dict[str, Any] = {}
     kept = train.with_clean_labels() if chosen.labels == "clean" else train
     if chosen.labels == "filtered":
-        quality, issues = _find_issues(fit, made, train, seed)
-        found = _detection(train, quality, issues)
+        quality, issues = _find_issues(run, made, train, seed)
+        found = detection(train, quality, issues)
         kept = train.select(np.flatnonzero(~issues))
-    trainer = fit(kept, held_out)
+    trainer = run(kept, held_out)
     if not chosen.plain and chosen.settings.get("label_correction") != "none":
         columns = trainer.label_report().columns
-        found = _detection(train, columns["label_quality"], columns["is_label_issue"], columns["corrected_label"])
+        found = detection(train, columns["label_quality"], columns["is_label_issue"], columns["corrected_label"])
     curve = [log["eval_accuracy"] for log in trainer.state.log_history if "eval_accuracy" in log]
     return Outcome(
         accuracy=curve[-1],
@@ -91,7 +91,7 @@ def run_method(
     )
 
 
-def _fit(
+def fit(
     kind: type[Trainer], config: type, made: Setting, train: Examples, held_out: Examples | None, **settings: Any
 ) -> Trainer:
     on_gpu = torch.cuda.is_available()
@@ -135,6 +135,14 @@ def _find_issues(fit: Callable, made: Setting, train: Examples, seed: int) -> tu
     """Label quality and suspected labels by cleanlab, from predictions on folds that were not trained on."""
     from cleanlab.filter import find_label_issues  # takes long to import, and no other method needs it
     from cleanlab.rank import get_label_quality_scores
+
+    probabilities = out_of_sample(fit, made, train, seed)
+    issues = find_label_issues(train.labels, probabilities, n_jobs=1)
+    return get_label_quality_scores(train.labels, probabilities), issues
+
+
+def out_of_sample(fit: Callable, made: Setting, train: Examples, seed: int) -> np.ndarray:
+    """Predicted probabilities, (N, C), each by the training of several that did not see the example."""
     from sklearn.model_selection import KFold
 
     probabilities = np.zeros((len(train), len(train.classes)))
@@ -142,11 +150,10 @@ def _find_issues(fit: Callable, made: Setting, train: Examples, seed: int) -> tu
         trainer = fit(train.select(rest), None)
         logits = trainer.predict(made.prepare(train.select(fold))).predictions
         probabilities[fold] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
-    issues = find_label_issues(train.labels, probabilities, n_jobs=1)
-    return get_label_quality_scores(train.labels, probabilities), issues
+    return probabilities
 
 
-def _detection(
+def detection(
     train: Examples, quality: np.ndarray, issues: np.ndarray, corrected: np.ndarray | None = None
 ) -> dict[str, float | int | None]:
     """How well the wrong labels were found, and put right where they were changed."""
