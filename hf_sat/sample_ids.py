@@ -265,8 +265,9 @@ class LabelCheck:
         offsets = self.samples.offsets
         if offsets is None:
             raise ValueError(
-                f"the data collator made labels of shape {labels.shape}: labels per token need a data set with a "
-                "length, whose labels can be counted before training."
+                f"the data collator made labels of shape {labels.shape}, and the labels of tokens of train_dataset "
+                "could not be counted before training: give a data set with a length, whose examples the data collator "
+                'takes one by one, or set label_correction="none".'
             )
         counted = [label[label != IGNORED] for label in labels]
         for example, label in zip(examples, counted, strict=True):

@@ -262,9 +262,12 @@ def _probe(dataset: Any, collate: Callable, label_key: str, most: int = 8) -> tu
     together, alone = [], None
     with preserved_rng(), contextlib.suppress(Exception):
         items = [dataset[i] for i in positions]
-        labels = torch.as_tensor(collate(items)[label_key])
-        together = [] if labels.is_floating_point() else labels.tolist()
-        alone = [_plain(collate([item])[label_key][0]) for item in items]
+        labels = [torch.as_tensor(collate([item])[label_key]) for item in items]
+        if any(label.is_floating_point() for label in labels):
+            return None
+        together = alone = [label[0].tolist() for label in labels]
+        # Where the collator does not pad, this fails; such data can be trained on one by one.
+        together = torch.as_tensor(collate(items)[label_key]).tolist()
     if alone is None or len(together) != len(positions):
         return None
     if not _same_labels(alone, together):

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from small import bert, make_trainer, pad, text_data, text_rows, weights
+from small import bert, bert_tokens, make_trainer, pad, text_data, text_rows, token_data, weights
 from transformers import BatchEncoding, TrainerCallback, default_data_collator
 
 from hf_sat import SATTrainer
@@ -191,6 +191,16 @@ def test_data_sets_and_collators(runs, name):
         assert trainer.label_report().to_pandas()["n_visits"].tolist() == [EPOCHS]
         return
     check(train(runs, data, **settings), order)
+
+
+def test_labels_of_tokens_that_no_collator_pads(runs):
+    """At a batch size of 1 nothing needs to be padded, and a batch of several cannot be made."""
+    data = token_data(6)
+    settings = {"collator": default_data_collator, "per_device_train_batch_size": 1, "num_train_epochs": 1}
+    trainer = make_trainer(runs, bert_tokens(), data, **settings)
+    trainer.train()
+    counted = [label for labels in data["labels"] for label in labels if label != -100]
+    assert trainer.label_report().to_pandas()["given_label"].tolist() == counted
 
 
 def test_default_collator_and_renamed_labels(runs):

@@ -162,6 +162,12 @@ def test_streams_without_ids(runs, settings):
     refused(make_trainer(runs, data=data, max_steps=2, **settings), *parts)
 
 
+def test_streams_of_token_labels(runs):
+    data = token_data(12).add_column("key", range(12)).to_iterable_dataset()
+    trainer = make_trainer(runs, bert_tokens(), data, max_steps=2, sample_id_column="key", sat_num_samples=12)
+    refused(trainer, "labels of tokens", "could not be counted before training", 'label_correction="none"')
+
+
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
