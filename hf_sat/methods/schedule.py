@@ -182,6 +182,12 @@ class Schedule:
             return {}
         return {"sat/onset_epoch": self.onset, "sat/momentum": self.current_momentum}
 
+    def findings(self) -> dict[str, str]:
+        """What "auto" came to, in words."""
+        if not self.onset_reached:
+            return {}
+        return {"onset (epoch)": f"{self.onset:g}", "momentum in force": f"{self.current_momentum:.3g}"}
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to decide as this one would."""
         return {

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..batch import Batch, flat_logits
 from ..config import AUTO, distillation_settings
 from ..methods.distillation import Distillation, entropy
+from ..model_card import CardEntry, settings_of
 from ..recipe import refuse_distillation
 from ..rng import preserved_rng
 from ..teacher import load_teachers, pad_token_id, refuse_other_inputs, refuse_unknown_columns
@@ -184,3 +185,11 @@ class DistillationMixin(CachedTeacherMixin):
         if self._distillation is not None and self._kd_logs and "loss" in logs:
             logs, self._kd_logs = {**logs, **self._kd_logs}, {}
         return super().log(logs, start_time)
+
+    def _card_entries(self) -> list[CardEntry]:
+        if self._distillation is None:
+            return super()._card_entries()
+        settings = settings_of(self._kd_settings, ("kd_weight", "kd_temperature", "kd_loss"))
+        last = next((log for log in reversed(self.state.log_history) if "kd/agreement" in log), {})
+        findings = {"last agreement with the teacher": f"{last['kd/agreement']:.1%}"} if last else {}
+        return [CardEntry("kd", settings, findings), *super()._card_entries()]

@@ -11,6 +11,8 @@ from ..batch import Batch
 from ..config import label_correction_settings
 from ..corrected_data import corrected_dataset
 from ..correction import LabelCorrection
+from ..model_card import CardEntry, found_by_report, settings_of
+from ..noisy_evaluation import warn_of_noisy_evaluation
 from ..recipe import build_label_correction, refuse_what_cannot_work
 from ..rng import RngState, preserved_rng, rng_state
 from ..state import check_form
@@ -74,6 +76,8 @@ class LabelCorrectionMixin(StepMixin):
         if self._corrects:
             self._commit()
             self._correction.settle()
+            if self.args.load_best_model_at_end and self.is_world_process_zero():
+                warn_of_noisy_evaluation(self.eval_dataset, self._label_key(), self.label_report().noise_rate)
 
     def _names_of_classes(self) -> tuple[str, ...]:
         names = getattr(getattr(self._base_model(), "config", None), "id2label", None) or {}
@@ -215,6 +219,14 @@ class LabelCorrectionMixin(StepMixin):
                 "label of every sample_id."
             )
         return corrected_dataset(self.train_dataset, self.label_report(), self._label_key(), policy)
+
+    def _card_entries(self) -> list[CardEntry]:
+        if self._correction is None or self._correction.state is None:
+            return super()._card_entries()
+        method = self._settings.label_correction
+        settings = settings_of(self._settings, ("sat_" if method == "sat" else f"{method}_", "sample_", "trusted_"))
+        findings = {**self._correction.schedule.findings(), **found_by_report(self.label_report())}
+        return [CardEntry(method, settings, findings), *super()._card_entries()]
 
     def _finished_correction(self) -> LabelCorrection:
         if self._correction is None or self._correction.state is None:

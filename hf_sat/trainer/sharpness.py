@@ -18,9 +18,11 @@ from transformers.utils import is_sagemaker_mp_enabled, is_torch_xla_available
 from ..batch import Batch
 from ..config.sharpness import SharpnessArguments, sharpness_settings
 from ..methods.sharpness_aware import Perturbation, SharpnessAware, frozen_batch_norm_statistics, perturbation_norm
+from ..model_card import CardEntry, settings_of
 from ..recipe import SharpnessSetup, refuse_sharpness, warn_of_low_precision
 from ..rng import RngState, preserved_rng, rng_state
 from .logged_means import LoggedMeans
+from .model_card import ModelCardMixin
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Pass:
     batch: Batch | None = None
 
 
-class SharpnessMixin:
+class SharpnessMixin(ModelCardMixin):
     """Sharpness-aware minimization for any subclass of `transformers.Trainer`; untouched where `sam="none"`."""
 
     _sharpness: SharpnessArguments | None = None  # of the run under way
@@ -182,3 +184,12 @@ class SharpnessMixin:
         if self._sharpness is not None and self._sharpness_logs and "loss" in logs:
             logs, self._sharpness_logs = {**logs, **self._sharpness_logs}, {}
         return super().log(logs, start_time)
+
+    def _card_entries(self) -> list[CardEntry]:
+        settings = sharpness_settings(self.args)
+        if settings.sam == "none" or self.state.global_step == 0:
+            return super()._card_entries()
+        last = next((log for log in reversed(self.state.log_history) if "sam/sharpness" in log), {})
+        findings = {"last sharpness": f"{last['sam/sharpness']:.3g}"} if last else {}
+        shown = {**settings_of(settings, ("sam_",)), "sam_rho": settings.sam_radius}
+        return [CardEntry(settings.sam, shown, findings), *super()._card_entries()]

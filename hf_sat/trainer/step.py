@@ -18,10 +18,11 @@ from ..batch import Batch, SharedLabels, flat_logits, state_rows
 from ..config import label_correction_settings
 from ..recipe import Setup, logits_of
 from ..samples import IGNORED
+from .model_card import ModelCardMixin
 from .numbered_data import NumberedDataMixin
 
 
-class StepMixin(NumberedDataMixin):
+class StepMixin(NumberedDataMixin, ModelCardMixin):
     """The loss of a training step for any subclass of `transformers.Trainer`; untouched while no method has one."""
 
     default_label_correction = "sat"
