@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, RobertaTokenizer
 from hf_sat.tasks.compare import compare
 from hf_sat.tasks.run_options import read_run_options
 from hf_sat.tasks.token_corpus import TAGS, Names, name_corpus, tagged_sentences
-from hf_sat.tasks.token_data import find_token_columns, load_tokens, tag_names, with_tags
+from hf_sat.tasks.token_data import TokenColumns, find_token_columns, load_tokens, tag_names, with_tags
 from hf_sat.tasks.token_files import load_token_file
 from hf_sat.tasks.tokens import OFFLINE, OWN_DATA, TokenOptions, read_token_options, token_task, word_tokenizer
 
@@ -166,14 +166,17 @@ def test_tags_of_every_kind_become_the_same_classes():
     numbers = sentences(tags=[[1, 2], [0]])
     feature = datasets.List(datasets.ClassLabel(names=["I-X", "O", "B-X"]))
     classes = sentences().add_column("tags", [[2, 0], [1]], feature=feature)
-    assert tag_names(strings, "tags") == ["O", "B-X", "I-X"]
-    assert tag_names(numbers, "tags") == ["O", "1", "2"] and tag_names(numbers, "tags", names) == names
-    assert tag_names(classes, "tags") == ["I-X", "O", "B-X"]
+    tags = TokenColumns("tokens", "tags")
+    assert tag_names(strings, tags) == ["O", "B-X", "I-X"]
+    assert tag_names(numbers, tags) == ["O", "1", "2"] and tag_names(numbers, tags, names) == names
+    assert tag_names(classes, tags) == ["I-X", "O", "B-X"]
+    missed = strings.add_column("gold", [["B-Y", "O"], ["O"]])
+    assert tag_names(missed, TokenColumns("tokens", "tags", "gold")) == ["O", "B-X", "B-Y", "I-X"]
     for data in (strings, numbers, classes):
         made = with_tags(data, find_token_columns(data, None, None), names)
         assert made["labels"][:] == [[1, 2], [0]] and made.features["labels"].feature.names == names
     with pytest.raises(ValueError, match=r"tag_names='O,B-X'.*has the tag 2"):
-        tag_names(numbers, "tags", ["O", "B-X"])
+        tag_names(numbers, tags, ["O", "B-X"])
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_tags_that_cannot_be_are_refused_with_their_row(tags, message):
 def test_columns_without_tags_are_refused():
     for tags, message in ([[0.5, 1.0], [0.0]], "float64"), ([["O", "O"], ["O"]], r"\['O'\]"):
         with pytest.raises(ValueError, match=f"label_column='tags'.*{message}"):
-            tag_names(sentences(tags=tags), "tags")
+            tag_names(sentences(tags=tags), TokenColumns("tokens", "tags"))
     missing = datasets.Dataset.from_dict({"tokens": [["a"], ["b", None]], "tags": [["O"], ["O", "O"]]})
     with pytest.raises(ValueError, match="'tokens' lacks words in row 1"):
         with_tags(missing, find_token_columns(missing, None, None), ["O", "B-X"])

@@ -56,7 +56,7 @@ def add_corrections(result: Result, report: LabelReport, train: datasets.Dataset
     result.corrected = report.num_corrected
     if "clean_labels" not in train.column_names:
         return
-    clean = _clean_labels(train)
+    clean = clean_labels(train)
     given, corrected = report.columns["given_label"], report.columns["corrected_label"]
     right = int(((corrected != given) & (corrected == clean)).sum())
     wrong = int((given != clean).sum())
@@ -64,8 +64,12 @@ def add_corrections(result: Result, report: LabelReport, train: datasets.Dataset
     result.recall = right / wrong if wrong else None
 
 
-def _clean_labels(train: datasets.Dataset) -> np.ndarray:
-    """The clean label of each row of the report: of each example, or of each token that has a label."""
+def clean_labels(train: datasets.Dataset) -> np.ndarray:
+    """The clean label of each row of a report: of each example, or of each token that has a label.
+
+    Args:
+        train: the training examples, with "clean_labels" and, where these are lists, "labels".
+    """
     clean = train.with_format(None)["clean_labels"][:]
     if not isinstance(clean[0], list):
         return np.asarray(clean)

@@ -80,8 +80,10 @@ def find_token_columns(
     return TokenColumns(tokens, tags, clean)
 
 
-def tag_names(dataset: datasets.Dataset, column: str, given: list[str] | None = None) -> list[str]:
-    """The tags of a column: those of its `ClassLabel`, its strings with "O" first, or the whole numbers from 0.
+def tag_names(dataset: datasets.Dataset, columns: TokenColumns, given: list[str] | None = None) -> list[str]:
+    """The tags there are: those of the column's `ClassLabel`, its strings with "O" first, or the whole numbers from 0.
+
+    Clean tags count too: what made the given ones may have missed a whole kind.
 
     Args:
         given: names of the whole numbers. Without them each number is a kind of its own, and 0 is "O".
@@ -89,10 +91,10 @@ def tag_names(dataset: datasets.Dataset, column: str, given: list[str] | None = 
     Raises:
         ValueError: for a column that holds no tags, or numbers that have no name.
     """
-    feature = _inner(dataset.features[column])
+    column, feature = columns.tags, _inner(dataset.features[columns.tags])
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
-    found = {tag for row in dataset.with_format(None)[column][:] for tag in row or () if tag is not None}
+    found = {tag for name in filter(None, (column, columns.clean)) for tag in _all_tags(dataset, name, feature)}
     if _is_string(feature):
         names = sorted(found, key=lambda tag: (tag != OUTSIDE, tag))
     elif getattr(feature, "dtype", "").startswith(("int", "uint")):
@@ -105,6 +107,13 @@ def tag_names(dataset: datasets.Dataset, column: str, given: list[str] | None = 
     if len(names) < 2:
         raise refuse("label_column", column, f"all its tags are {names}; is another column meant?")
     return names
+
+
+def _all_tags(dataset: datasets.Dataset, column: str, feature: Any) -> set:
+    """The tags in a column, if they are of the kind of `feature`."""
+    if _is_string(_inner(dataset.features[column])) != _is_string(feature):
+        return set()
+    return {tag for row in dataset.with_format(None)[column][:] for tag in row or () if tag is not None}
 
 
 def with_tags(

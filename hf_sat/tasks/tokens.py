@@ -127,7 +127,7 @@ def read_sentences(options: TokenOptions, args: SATConfig) -> Sentences:
             options.dataset_name, options.dataset_config_name, options.train_file, options.validation_file
         )
     columns = find_token_columns(train, options.tokens_column, options.label_column, options.clean_label_column)
-    names = tag_names(train, columns.tags, options.tag_names.split(",") if options.tag_names else None)
+    names = tag_names(train, columns, options.tag_names.split(",") if options.tag_names else None)
     train = take_sample(_numbered(train, args), options.max_train_samples, args.seed)
     train = _with_noise(with_tags(train, columns, names), options, columns, args.seed)
     if validation is not None:
