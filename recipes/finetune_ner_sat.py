@@ -3,8 +3,7 @@
     accelerate launch recipes/finetune_ner_sat.py
 
 runs offline in a few minutes on two cores: MiniLM-L6 learns which words of a docstring sentence are names of classes,
-functions and parameters, with half of the training entities of another kind, once by the plain Trainer and once by
-SATTrainer.
+functions and parameters, with 40 % of the training entities mistyped, once by the plain Trainer and once by SATTrainer.
 With data of your own, such as tags that a dictionary made:
 
     accelerate launch recipes/finetune_ner_sat.py --train_file train.conll --validation_file held_out.conll \\

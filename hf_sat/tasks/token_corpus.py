@@ -56,8 +56,8 @@ class Names:
 
 
 def name_corpus(
-    num_train: int = 640,
-    num_held_out: int = 480,
+    num_train: int = 320,
+    num_held_out: int = 320,
     libraries: tuple[str, ...] = LIBRARIES,
     seed: int = 0,
 ) -> datasets.DatasetDict:

@@ -33,11 +33,11 @@ OUTPUT_DIR = "runs/finetune_ner_sat"
 # Without data of the user's: short enough for two cores, with a noise that plain training learns by heart.
 OFFLINE = {
     "output_dir": OUTPUT_DIR,
-    "noise_rate": 0.5,
+    "noise_rate": 0.4,
     "noise_type": "mistyped",
     "max_length": 96,
-    "num_train_epochs": 6,
-    "learning_rate": 2e-4,
+    "num_train_epochs": 10,
+    "learning_rate": 3e-4,
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
     "logging_strategy": "epoch",
