@@ -48,7 +48,7 @@ def test_a_kind_without_the_tags_it_takes_is_no_choice():
 
 
 def test_tags_without_prefixes():
-    noisy = inject_span_noise(tagged([[1, 1, 0], [2, 0, 0]], ["O", "A", "B"]), 0.5, "mistyped", "tags")
+    noisy = inject_span_noise(tagged([[1, 1, 0], [2, 0, 0]], ["O", "A", "C"]), 0.5, "mistyped", "tags")
     assert sorted(noisy["tags"][:]) in ([[1, 0, 0], [1, 1, 0]], [[2, 0, 0], [2, 2, 0]])
 
 
@@ -60,6 +60,7 @@ def test_tags_without_prefixes():
         ({"label_column": "tag"}, "did you mean 'tags'"),
         ({"dataset": tagged(names=["X", *NAMES[1:]])}, "'O' among the names"),
         ({"dataset": tagged([[1], [1]], ["O", "B-A"]), "kind": "mistyped"}, "no other kind for 'B-A'"),
+        ({"dataset": tagged([[1, 2], [0, 1]], ["O", "B", "I"]), "kind": "mistyped"}, "no other kind for 'B'"),
         ({"dataset": datasets.Dataset.from_dict({"tags": [[0], [1]]})}, "lists of ClassLabel"),
     ],
 )

@@ -335,6 +335,13 @@ def test_augmented_sentences(run):
     assert len(pd.read_parquet(os.path.join(folder, "labels.parquet"))) == (flat(task.train["labels"]) != -100).sum()
 
 
+def test_views_need_the_tags_that_begin_entities(encoder, tmp_path):
+    train = write(tmp_path / "train.conll", "the O\ncat I-A\n\nowl I-A\nowl I-A\n")
+    flags = f"--model_name_or_path {encoder} --train_file {train} --output_dir {tmp_path} --use_cpu --augment swap:0.5"
+    with pytest.raises(ValueError, match=r"augment='swap:0\.5'.*lack 'B-A'"):
+        token_task(*read_token_options(flags.split()))
+
+
 def test_byte_level_tokenizers_read_words_as_in_a_text(tmp_path):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *alphabet, "Ġc", "ca", "Ġca"]

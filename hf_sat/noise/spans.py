@@ -5,7 +5,7 @@ from __future__ import annotations
 import datasets
 import numpy as np
 
-from ..metrics.spans import OUTSIDE, spans_of
+from ..metrics.spans import OUTSIDE, spans_of, split_tag
 from .checks import IGNORED, check_choice, check_column, check_dataset, check_new_column, check_rate, with_format_of
 from .draws import Rng, generator
 
@@ -76,16 +76,11 @@ def _changed(labels: list[int], names: list[str], kind: str, rng: Rng) -> list[i
 
 def _other_kinds(tags: list[str], names: list[str]) -> list[list[int]]:
     """An entity's labels in every other kind that has all the tags it takes."""
-    heads = [_head(tag) for tag in tags]
-    kinds = sorted({tag.removeprefix(_head(tag)) for tag in names if tag != OUTSIDE} - {tags[0].removeprefix(heads[0])})
+    kinds = sorted({split_tag(name)[1] for name in names if name != OUTSIDE} - {split_tag(tags[0])[1]})
+    heads = [tag.removesuffix(split_tag(tag)[1]) for tag in tags]  # "B-" of "B-LOC", nothing of an IO tag
     number = {name: i for i, name in enumerate(names)}
     written = ([number.get(head + kind) for head in heads] for kind in kinds)
     return [labels for labels in written if None not in labels]
-
-
-def _head(tag: str) -> str:
-    """ "B-" of "B-LOC"; nothing of an IO tag without a prefix."""
-    return tag[:2] if tag[1:2] == "-" else ""
 
 
 def _tag_names(dataset: datasets.Dataset, column: str) -> list[str]:

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from .. import metrics
-from ..augment import AugmentedTexts, TextAugmenter
+from ..augment import AugmentedTexts
 from ..augment.dataset import first_tokens, spread
 from ..config import SATConfig, refuse
 from ..noise import inject_label_noise, inject_span_noise
@@ -175,7 +175,7 @@ def _tokenised_task(sentences: Sentences, encoder: str, options: TokenOptions, a
     if validation is not None:
         _, validation = _tokenised(validation, "the held-out data", sentences.column, tokenize, options, is_main)
     return Task(
-        views=_views(words, sentences.column, tokenize, options.augmenter(args.seed)),
+        views=_views(words, sentences.column, tokenize, options, args.seed),
         train=train,
         validation=validation,
         make_model=partial(with_new_head, AutoModelForTokenClassification, encoder, sentences.names, args.seed),
@@ -238,9 +238,17 @@ def _tokenise(batch: dict[str, list], tokenize: Callable, column: str) -> dict[s
 
 
 def _views(
-    words: datasets.Dataset, column: str, tokenize: Callable, augmenter: TextAugmenter | None
+    words: datasets.Dataset, column: str, tokenize: Callable, options: TokenOptions, seed: int
 ) -> AugmentedTexts | None:
-    return augmenter and AugmentedTexts(words, augmenter, column, tokenize, label_column=LABELS)
+    """What is trained on where words change places: entities torn apart by it begin anew, which takes tags for it."""
+    augmenter = options.augmenter(seed)
+    if augmenter is None:
+        return None
+    names = words.features[LABELS].feature.names
+    lacking = [f"B-{name[2:]}" for name in names if name.startswith("I-") and f"B-{name[2:]}" not in names]
+    if lacking:
+        raise refuse("augment", options.augment, f"the tags lack {lacking[0]!r}; write them as IOB2.")
+    return AugmentedTexts(words, augmenter, column, tokenize, label_column=LABELS)
 
 
 # ---- the metric -----------------------------------------------------------------------------------------------------
