@@ -116,7 +116,7 @@ def token_task(options: TokenOptions, args: SATConfig) -> Task:
 def read_sentences(options: TokenOptions, args: SATConfig) -> Sentences:
     """Load, check, sample and corrupt the data of a run.
 
-    Sets `args.sample_id_column`, where it is free, when training takes a part of the data.
+    Sets `args.sample_id_column`, where it is free, to the rows in the whole training data: a part may be left out.
 
     Raises:
         ValueError: for files, columns and tags that cannot be used.
@@ -128,17 +128,17 @@ def read_sentences(options: TokenOptions, args: SATConfig) -> Sentences:
         )
     columns = find_token_columns(train, options.tokens_column, options.label_column, options.clean_label_column)
     names = tag_names(train, columns, options.tag_names.split(",") if options.tag_names else None)
-    train = take_sample(_numbered(train, args), options.max_train_samples, args.seed)
-    train = _with_noise(with_tags(train, columns, names), options, columns, args.seed)
+    # Checked before a sample is taken, so that what is refused has its row in the file.
+    train = take_sample(with_tags(_numbered(train, args), columns, names), options.max_train_samples, args.seed)
+    train = _with_noise(train, options, columns, args.seed)
     if validation is not None:
-        validation = take_sample(validation, options.max_eval_samples, args.seed)
-        validation = _held_out(validation, columns, names)
+        validation = take_sample(_held_out(validation, columns, names), options.max_eval_samples, args.seed)
     source = options.dataset_name or os.path.basename(options.train_file or "") or Sentences.source
     return Sentences(train, validation, columns.tokens, source)
 
 
 def _numbered(train: datasets.Dataset, args: SATConfig) -> datasets.Dataset:
-    """With each row's number, the id of the report: sentences may be left out."""
+    """With each row's number, the id of the report."""
     if args.sample_id_column is None:
         args.sample_id_column = ROW
     return train.add_column(ROW, np.arange(len(train))) if args.sample_id_column == ROW else train
