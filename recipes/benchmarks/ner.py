@@ -89,7 +89,7 @@ def found(trainer: SATTrainer, result: Result, train: datasets.Dataset) -> dict:
         "auroc": float(roc_auc_score(wrong, suspicion)),
         "average_precision": float(average_precision_score(wrong, suspicion)),
         "corrected": result.corrected,
-        "precision": result.precision,
+        "precision": result.precision or 0.0,
         "recall": result.recall,
     }
 
