@@ -148,11 +148,11 @@ class AugmentedTexts(Dataset):
         if self.tokenize is None:
             return {self.text_columns[0]: words, self.label_column: labels}
         tokens = self.tokenize(list(words), is_split_into_words=True)
-        firsts = [_first_tokens(tokens.word_ids(at)) for at in range(len(views))]
-        made = {**tokens, "labels": [_spread(first, row, IGNORED) for first, row in zip(firsts, labels)]}
+        firsts = [first_tokens(tokens.word_ids(at)) for at in range(len(views))]
+        made = {**tokens, "labels": [spread(first, row, IGNORED) for first, row in zip(firsts, labels)]}
         if self._tells_positions:
             made["sat_label_positions"] = [
-                [place for place, label in zip(_spread(first, row, None), kept) if label != IGNORED]
+                [place for place, label in zip(spread(first, row, None), kept) if label != IGNORED]
                 for first, row, kept in zip(firsts, places, made["labels"])
             ]
         return made
@@ -210,12 +210,12 @@ def _places(labels: list, moved: list, origins: Items[int]) -> list[int]:
     return [int(counted[origin]) if keeps else -1 for origin, keeps in zip(origins, kept)]
 
 
-def _first_tokens(word_ids: list[int | None]) -> list[int | None]:
+def first_tokens(word_ids: list[int | None]) -> list[int | None]:
     """The word of each token that is a word's first; None for the others."""
     before = [None, *word_ids[:-1]]
     return [None if at == last else at for at, last in zip(word_ids, before)]
 
 
-def _spread(firsts: list[int | None], values: Items, otherwise: Any) -> list:
+def spread(firsts: list[int | None], values: Items, otherwise: Any) -> list:
     """Values of words on their first tokens."""
     return [otherwise if at is None else values[at] for at in firsts]

@@ -5,5 +5,6 @@ Every draw comes from a generator seeded by `seed` alone; the global random stat
 
 from .images import corrupt_image, corrupt_images
 from .labels import inject_label_noise, transition_matrix
+from .spans import inject_span_noise
 
-__all__ = ["corrupt_image", "corrupt_images", "inject_label_noise", "transition_matrix"]
+__all__ = ["corrupt_image", "corrupt_images", "inject_label_noise", "inject_span_noise", "transition_matrix"]

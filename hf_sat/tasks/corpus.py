@@ -73,7 +73,7 @@ def docstring_corpus(
 
 def _split_by_file(library: str, wanted: dict[str, int], seed: int, seen: set[str]) -> dict[str, list[str]]:
     """As many sentences as are wanted for each split, one after the other through the library's files."""
-    files = _source_files(library)
+    files = source_files(library)
     random.Random(f"{seed} {library}").shuffle(files)
     batches = (_new_sentences(path, seen) for path in files)
     found = {}
@@ -90,7 +90,7 @@ def _split_by_file(library: str, wanted: dict[str, int], seed: int, seen: set[st
     return found
 
 
-def _source_files(library: str) -> list[Path]:
+def source_files(library: str) -> list[Path]:
     spec = importlib.util.find_spec(library)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"libraries: {library!r} is not installed as a package; install it or leave it out.")

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Callable, Iterable
 
 import datasets
 import numpy as np
@@ -13,19 +14,45 @@ FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".pa
 ROW = "source_row"  # where a sample is trained on: each example's row in the whole training set
 
 
+def load_table(setting: str, path: str) -> datasets.Dataset:
+    """The rows of a CSV, TSV, JSON or Parquet file.
+
+    Args:
+        setting: that names the file.
+
+    Raises:
+        ValueError: for a file that is missing or of another kind.
+    """
+    extension = check_file(setting, path, FORMATS)
+    options = {"sep": "\t"} if extension == ".tsv" else {}
+    return datasets.load_dataset(FORMATS[extension], data_files=path, split="train", **options)
+
+
+def check_file(setting: str, path: str, formats: Iterable[str]) -> str:
+    """Refuse a file that is missing or of another kind; returns how its name ends."""
+    extension = os.path.splitext(path)[1].lower()
+    if extension not in formats:
+        raise refuse(setting, path, f"a file ends in one of {', '.join(formats)}.")
+    if not os.path.isfile(path):
+        raise refuse(setting, path, f"there is no such file under {os.getcwd()!r}.")
+    return extension
+
+
 def load_splits(
     dataset_name: str | None = None,
     dataset_config_name: str | None = None,
     train_file: str | None = None,
     validation_file: str | None = None,
+    load_file: Callable[[str, str], datasets.Dataset] = load_table,
 ) -> tuple[datasets.Dataset, datasets.Dataset | None] | None:
     """Training and held-out split, as they come; None where nothing is named.
 
     Args:
         dataset_name: name on the Hub, or a folder; the held-out split is its "validation", else its "test".
         dataset_config_name: configuration of that data set.
-        train_file: CSV, TSV, JSON (an array or a line per row) or Parquet file.
+        train_file: CSV, TSV, JSON (an array or a line per row) or Parquet file, or what `load_file` reads.
         validation_file: held-out examples, likewise.
+        load_file: from the setting that names a file, and its path, to its rows.
 
     Raises:
         ValueError: for a file that is missing or of another kind, or sources that exclude each other.
@@ -33,8 +60,8 @@ def load_splits(
     if train_file is not None:
         if dataset_name is not None:
             raise refuse("train_file", train_file, f"dataset_name={dataset_name!r} is given too; leave one out.")
-        validation = None if validation_file is None else _load_file("validation_file", validation_file)
-        return _load_file("train_file", train_file), validation
+        validation = None if validation_file is None else load_file("validation_file", validation_file)
+        return load_file("train_file", train_file), validation
     if validation_file is not None:
         raise refuse("validation_file", validation_file, "give train_file too.")
     if dataset_name is None:
@@ -45,16 +72,6 @@ def load_splits(
             "dataset_name", dataset_name, f"there is no split 'train' among {list(splits)}; save one to a file."
         )
     return splits["train"], next((splits[name] for name in ("validation", "test") if name in splits), None)
-
-
-def _load_file(setting: str, path: str) -> datasets.Dataset:
-    extension = os.path.splitext(path)[1].lower()
-    if extension not in FORMATS:
-        raise refuse(setting, path, f"a file ends in one of {', '.join(FORMATS)}.")
-    if not os.path.isfile(path):
-        raise refuse(setting, path, f"there is no such file under {os.getcwd()!r}.")
-    options = {"sep": "\t"} if extension == ".tsv" else {}
-    return datasets.load_dataset(FORMATS[extension], data_files=path, split="train", **options)
 
 
 def take_sample(dataset: datasets.Dataset, most: int | None, seed: int, keep_rows: bool = False) -> datasets.Dataset:

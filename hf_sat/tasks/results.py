@@ -10,6 +10,7 @@ import numpy as np
 from transformers import EvalPrediction
 
 from ..audit import REPORT_FILE, LabelReport
+from ..samples import IGNORED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,12 +56,25 @@ def add_corrections(result: Result, report: LabelReport, train: datasets.Dataset
     result.corrected = report.num_corrected
     if "clean_labels" not in train.column_names:
         return
-    clean = np.asarray(train.with_format(None)["clean_labels"][:])
+    clean = clean_labels(train)
     given, corrected = report.columns["given_label"], report.columns["corrected_label"]
     right = int(((corrected != given) & (corrected == clean)).sum())
     wrong = int((given != clean).sum())
     result.precision = right / result.corrected if result.corrected else None
     result.recall = right / wrong if wrong else None
+
+
+def clean_labels(train: datasets.Dataset) -> np.ndarray:
+    """The clean label of each row of a report: of each example, or of each token that has a label.
+
+    Args:
+        train: the training examples, with "clean_labels" and, where these are lists, "labels".
+    """
+    clean = train.with_format(None)["clean_labels"][:]
+    if not isinstance(clean[0], list):
+        return np.asarray(clean)
+    given = np.concatenate(train.with_format(None)["labels"][:])
+    return np.concatenate(clean)[given != IGNORED]
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

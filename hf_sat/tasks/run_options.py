@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..augment import TextAugmenter
 from ..config import SATConfig, refuse
 from .options import OptionParser
 
@@ -45,6 +46,40 @@ class RunOptions:
         refuse_below(self, {"max_train_samples": 2, "max_eval_samples": 1})
         if not 0.0 <= self.noise_rate < 1.0:
             raise refuse("noise_rate", self.noise_rate, "give a share in [0, 1); 0.4 means that 40% end wrong.")
+
+
+@dataclass
+class ReadingOptions(RunOptions):
+    """How an encoder reads the texts of a run. What else is in it, see [`RunOptions`].
+
+    Args:
+        max_length: tokens of a text, longer ones are cut.
+        augment: operations on the training texts with their rates, "deletion:0.1,swap:0.1"; see
+            `hf_sat.augment.TextAugmenter`.
+        augment_lock: what they leave alone, separated by commas: "urls,numbers".
+
+    Raises:
+        ValueError: for numbers out of their range, and operations that are not known.
+    """
+
+    max_length: int = field(default=128, metadata={"help": "Tokens of a text; longer ones are cut."})
+    augment: str | None = field(
+        default=None, metadata={"help": 'Operations on the training texts with their rates: "deletion:0.1,swap:0.1".'}
+    )
+    augment_lock: str | None = field(default=None, metadata={"help": 'What they leave alone: "urls,numbers".'})
+
+    def __post_init__(self):
+        super().__post_init__()
+        refuse_below(self, {"max_length": 3})
+        self.augmenter(seed=0)
+
+    def augmenter(self, seed: int) -> TextAugmenter | None:
+        """What changes the training texts, if anything."""
+        if not self.augment:
+            return None
+        return TextAugmenter(
+            self.augment, seed=seed, locked=[name for name in (self.augment_lock or "").split(",") if name]
+        )
 
 
 def refuse_below(options: Any, least: Mapping[str, int]) -> None:

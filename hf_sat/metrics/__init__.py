@@ -1,0 +1,1 @@
+"""Scores that come with the package, so that no script is fetched for them."""
