@@ -14,15 +14,7 @@ Settings also come from a file (`--config recipes/distill_bert.yaml`); `--help` 
 
 import sys
 
-from hf_sat.tasks.distill import distill, read_distill_options
-from hf_sat.tasks.machine import use_all_cores
-
-
-def main() -> None:
-    options, args = read_distill_options(sys.argv[1:])
-    use_all_cores()
-    distill(options, args)
-
+from hf_sat.tasks.distill import run_recipe
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(sys.argv))

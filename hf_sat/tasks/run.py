@@ -31,11 +31,12 @@ class Task:
     Args:
         train: training examples with the column "labels", and "clean_labels" where the noise was injected.
         validation: held-out examples; None leaves the accuracy open.
-        make_model: a new model, the same at each call.
+        make_model: a new model, the same at each call; keyword arguments, where it takes any, go to `from_pretrained`.
         title: data and model in a line.
         collator, processing_class, compute_metrics: as `transformers.Trainer` takes them.
         metric: the held-out score that counts, a key of what `compute_metrics` returns, higher being better.
         views: what is trained on in place of `train`, where its texts are augmented.
+        export: what else is made of a trained model that lies in a folder; returns the folder it leaves.
     """
 
     train: datasets.Dataset
@@ -47,6 +48,7 @@ class Task:
     compute_metrics: Callable | None = None
     metric: str = "accuracy"
     views: AugmentedTexts | None = None
+    export: Callable[[str], str] | None = None
 
 
 class EpochTellingTrainer(NumberedDataMixin, Trainer):
@@ -97,6 +99,9 @@ def batches_of(
 def save_run(trainer: SATTrainer, result: Result, task: Task) -> None:
     """Leave model and label report in the run's folder, and count the corrections in its result."""
     trainer.save_model()
+    result.folders = [trainer.args.output_dir]
+    if task.export is not None and trainer.is_world_process_zero():
+        result.folders.append(task.export(trainer.args.output_dir))
     if trainer.args.label_correction == "none":
         return
     report = trainer.label_report()

@@ -1,5 +1,6 @@
 """What every fine-tuning run is told, whatever it classifies: data, model, noise."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -56,14 +57,19 @@ def refuse_below(options: Any, least: Mapping[str, int]) -> None:
 
 
 def read_run_options(
-    argv: Sequence[str], kinds: Sequence[type], offline: Mapping[str, Any], own_data: Mapping[str, Any]
+    argv: Sequence[str],
+    kinds: Sequence[type],
+    offline: Mapping[str, Any],
+    own_data: Mapping[str, Any],
+    **parser: Any,
 ) -> tuple:
-    """Options of a run from its command line; defaults differ with and without data of the user's.
+    """Options of a run from its command line and environment; defaults differ with and without data of the user's.
 
     Args:
         argv: command line without the program's name.
-        kinds: of the options, a dataclass each; a [`RunOptions`] is the first.
+        kinds: of the options, a dataclass each; a [`RunOptions`] is among them.
         offline, own_data: these defaults, by setting.
+        parser: further arguments of [`OptionParser`].
 
     Returns:
         The options, one of each kind, and the `SATConfig`.
@@ -71,7 +77,7 @@ def read_run_options(
     Raises:
         ValueError: see `OptionParser.read`.
     """
-    parser = OptionParser([*kinds, SATConfig])
-    named = parser.parse_known_args(parser.given_flags(argv))[0]
+    parser = OptionParser([*kinds, SATConfig], **parser)
+    named = parser.parse_known_args(parser.given_flags(argv, os.environ))[0]
     has_data = named.dataset_name or named.train_file or named.validation_file
-    return parser.read(argv, own_data if has_data else offline)
+    return parser.read(argv, own_data if has_data else offline, os.environ)

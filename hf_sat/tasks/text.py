@@ -91,9 +91,10 @@ def read_text_options(
     kind: type[TextOptions] = TextOptions,
     offline: Mapping[str, Any] = OFFLINE,
     own_data: Mapping[str, Any] = OWN_DATA,
+    **parser: Any,
 ) -> tuple[TextOptions, SATConfig]:
     """Options of a run from its command line; see [`read_run_options`]."""
-    return read_run_options(argv, [kind], offline, own_data)
+    return read_run_options(argv, [kind], offline, own_data, **parser)
 
 
 @dataclass
@@ -227,8 +228,8 @@ def _tokenise(batch: dict[str, list], tokenizer: Any, column: str, max_length: i
     return tokenizer(batch[column], truncation=True, max_length=max_length)
 
 
-def _make_model(folder: str, names: list[str], seed: int) -> PreTrainedModel:
-    """The encoder under a new head; the same seed gives the same head."""
+def _make_model(folder: str, names: list[str], seed: int, **load: Any) -> PreTrainedModel:
+    """The encoder under a new head; the same seed gives the same head. `load` are arguments of `from_pretrained`."""
     set_seed(seed)
     with no_load_report():
         return AutoModelForSequenceClassification.from_pretrained(
@@ -237,6 +238,7 @@ def _make_model(folder: str, names: list[str], seed: int) -> PreTrainedModel:
             id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)},
             ignore_mismatched_sizes=True,  # of a head made for other classes
+            **load,
         )
 
 
