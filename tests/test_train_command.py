@@ -196,3 +196,45 @@ def test_recipes_refuse_in_a_line(recipe, monkeypatch, capsys):
 
 def test_text_options_are_the_default():
     assert train.TASKS["text"].load().TextOptions is TextOptions
+
+
+# ---- help -----------------------------------------------------------------------------------------------------------
+
+
+def helped(capsys, *argv):
+    with pytest.raises(SystemExit) as ended:
+        main(list(argv))
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_is_a_page_in_groups(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    page = helped(capsys, "train", "--help")
+    titles = [line for line in page.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [
+        "settings are flags, or lines of a file:",
+        "data and model:",
+        "LoRA, with --lora true:",
+        "label correction:",
+        "sharpness-aware minimization:",
+        "distillation, in runs that have a teacher:",
+        "training, as transformers.TrainingArguments:",
+    ]
+    assert len(page.splitlines()) < 120 and max(map(len, page.splitlines())) <= 120
+    for line in ("--task text|image|tokens ", "--lora_r N  ", "Rank of an adapter. [8]", "--sam none|sam|asam "):
+        assert line in page
+    assert "noise_rate 0.5" in page and "--help_all" in page and "--no_compare" not in page and "None" not in page
+
+
+def test_help_all_has_every_setting(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    page = helped(capsys, "train", "--help_all")
+    settings = OptionParser([train.TrainOptions, TextOptions, LoraOptions, train.SATConfig]).settings()
+    assert not [name for name in settings if f"  --{name} " not in page and f"  --{name}\n" not in page]
+    assert "constants of the peers" in page
+
+
+@pytest.mark.parametrize("argv", [["sharpness", "--help"], ["train", "--task", "text", "--help"]])
+def test_help_of_every_command(argv, capsys):
+    assert f"usage: hf-sat {argv[0]}" in helped(capsys, *argv)

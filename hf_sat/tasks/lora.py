@@ -53,6 +53,8 @@ class LoraOptions:
         ValueError: for numbers out of their range, and for any of these settings where `lora` is off.
     """
 
+    HELP_GROUP = "LoRA, with --lora true"  # of `--help`
+
     lora: bool = field(default=False, metadata={"help": "Train low-rank adapters and the head, not all weights."})
     lora_r: int = field(default=8, metadata={"help": "Rank of an adapter."})
     lora_alpha: float = field(default=16.0, metadata={"help": "Its scale, divided by the rank."})

@@ -11,6 +11,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..config import refuse
+from .options_help import HelpAll, help_page
 
 CONFIG_FLAG = "--config"
 VARIABLE = "HF_SAT_"  # a setting in the environment: HF_SAT_LEARNING_RATE
@@ -35,6 +36,7 @@ class OptionParser(HfArgumentParser):
         # An abbreviation would hide a misspelt flag behind another.
         super().__init__(list(dataclass_types), allow_abbrev=False, **kwargs)
         self.add_argument(CONFIG_FLAG, help="YAML file of the same settings; flags on the command line win over it.")
+        self.add_argument("--help_all", action=HelpAll, help="Show all settings, those of transformers too, and exit.")
 
     def read(
         self,
@@ -70,7 +72,11 @@ class OptionParser(HfArgumentParser):
 
     def settings(self) -> list[str]:
         """The names of all settings."""
-        return sorted({action.dest for action in self._actions} - {"help", "config"})
+        return sorted({action.dest for action in self._actions} - {"help", "help_all", "config"})
+
+    def format_help(self) -> str:
+        """Called by argparse for `--help`."""
+        return help_page(self)
 
     def error(self, message: str):
         """Called by argparse for a value of the wrong type; its usage, pages of flags, would hide the message."""

@@ -30,6 +30,8 @@ class RunOptions:
         ValueError: for numbers out of their range.
     """
 
+    HELP_GROUP = "data and model"  # of `--help`
+
     model_name_or_path: str | None = field(default=None, metadata={"help": "Model on the Hub or in a folder."})
     dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub or in a folder."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
@@ -39,7 +41,9 @@ class RunOptions:
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many examples."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Hold out so many examples."})
     noise_rate: float = field(default=0.0, metadata={"help": "Share of the training labels made wrong."})
-    noise_type: Literal["symmetric", "pair", "instance"] = field(default="symmetric", metadata={"help": "How."})
+    noise_type: Literal["symmetric", "pair", "instance"] = field(
+        default="symmetric", metadata={"help": "How they are made wrong."}
+    )
     compare: bool = field(default=True, metadata={"help": "Train the plain Trainer on the same labels and seed too."})
 
     def __post_init__(self):
@@ -77,7 +81,9 @@ def read_run_options(
     Raises:
         ValueError: see `OptionParser.read`.
     """
-    parser = OptionParser([*kinds, SATConfig], **parser)
+    epilog = "Without data of yours the defaults are " + ", ".join(f"{name} {offline[name]}" for name in offline) + "."
+    description = "A setting may also stand in the environment, as HF_SAT_<SETTING>, weaker than file and flags."
+    parser = OptionParser([*kinds, SATConfig], description=description, epilog=epilog, **parser)
     named = parser.parse_known_args(parser.given_flags(argv, os.environ))[0]
     has_data = named.dataset_name or named.train_file or named.validation_file
     return parser.read(argv, own_data if has_data else offline, os.environ)

@@ -52,6 +52,8 @@ class TrainOptions:
         task: classification of texts, images or tokens; it decides which further settings there are.
     """
 
+    HELP_GROUP = "data and model"  # of `--help`
+
     task: Literal["text", "image", "tokens"] = field(
         default="text", metadata={"help": "What is classified: text, image or tokens."}
     )
@@ -87,12 +89,13 @@ def train(argv: Sequence[str], program: str = "hf-sat train", presets: Mapping[s
     name, has_adapters = _task_and_adapters(argv, presets)
     known = TASKS[name]
     module = known.load()
-    kinds = [getattr(module, known.options), LoraOptions, TrainOptions]
+    kinds = [TrainOptions, getattr(module, known.options), LoraOptions]
     offline, own_data = (
         {**defaults, **(of_adapters if has_adapters else {}), **presets}
         for defaults, of_adapters in ((module.OFFLINE, LORA_OFFLINE), (module.OWN_DATA, LORA_OWN_DATA))
     )
-    options, lora, _, args = read_run_options(argv, kinds, offline, own_data, prog=program)
+    usage = f"{program} [FILE.yaml] [--setting value ...]"
+    _, options, lora, args = read_run_options(argv, kinds, offline, own_data, prog=program, usage=usage)
     use_all_cores()
     task = _loaded(getattr(module, known.make_task), options, args)
     if lora.lora:
