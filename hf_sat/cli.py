@@ -8,6 +8,7 @@ COMMANDS = {
     "train": "fine-tune a classifier of texts, images or tokens on labels that cannot be fully trusted",
     "augment": "what an augmentation makes of texts",
     "audit": "find the wrong labels in a file of texts or a folder of images",
+    "env": "versions and devices, for bug reports",
     "sharpness": "how steeply the loss rises around a trained model",
 }
 USAGE = "usage: hf-sat COMMAND ...\n\n" + "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
@@ -56,6 +57,12 @@ def _audit(argv: Sequence[str]) -> int:
         return audit_command(options)
 
 
+def _env(argv: Sequence[str]) -> None:
+    from .tasks.environment import environment_command
+
+    environment_command(argv)
+
+
 def _sharpness(argv: Sequence[str]) -> None:
     from .tasks.sharpness_curve import sharpness_command
 
@@ -71,6 +78,7 @@ def _train(argv: Sequence[str]) -> None:
 RUN: dict[str, Callable[[Sequence[str]], int | None]] = {
     "augment": _augment,
     "audit": _audit,
+    "env": _env,
     "sharpness": _sharpness,
     "train": _train,
 }
