@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import runpy
+import subprocess
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -238,3 +239,40 @@ def test_help_all_has_every_setting(capsys, monkeypatch):
 @pytest.mark.parametrize("argv", [["sharpness", "--help"], ["train", "--task", "text", "--help"]])
 def test_help_of_every_command(argv, capsys):
     assert f"usage: hf-sat {argv[0]}" in helped(capsys, *argv)
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "processes"),
+    [("one_gpu", "NO", 1), ("two_gpus", "MULTI_GPU", 2), ("two_cpu_processes", "MULTI_GPU", 2)],
+)
+def test_accelerate_reads_its_files(name, kind, processes):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(RECIPES / "accelerate" / f"{name}.yaml"))
+    assert (config.distributed_type.value, config.num_processes, config.use_cpu) == (kind, processes, False)
+
+
+def test_two_cpu_processes_share_a_run(tmp_path):
+    """Of 60 rows in batches of 8 an epoch takes 8 steps alone and 4 for two; each leaves its random state."""
+    rows().to_csv("train.csv", index=False)
+    flags = (
+        f"--use_cpu --lora true --model_name_or_path {save_encoder(str(tmp_path / 'encoder'))} --train_file train.csv "
+    )
+    flags += "--label_column animal --output_dir out --num_train_epochs 1 --save_strategy epoch --disable_tqdm true"
+    file = RECIPES / "accelerate" / "two_cpu_processes.yaml"
+    command = ["--config_file", file, "--main_process_port", "0", RECIPES / "finetune_bert_sat.py"]
+    environment = {**os.environ, "PYTHONPATH": str(RECIPES.parent), "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *map(str, command), *flags.split()],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"checkpoint-4", "merged", "labels.parquet", "results.json"} <= set(os.listdir("out"))
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(os.listdir("out/checkpoint-4"))
+    assert done.stdout.count("LoRA: ") == 1 and done.stdout.count("Model: out") == 1
