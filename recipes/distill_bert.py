@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["hf_sat[recipes]"]
+#
+# [tool.uv.sources]
+# hf_sat = { path = "..", editable = true }
+# ///
 """Distil a text classifier: a smaller student learns from its teacher's logits.
 
     accelerate launch recipes/distill_bert.py

@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["hf_sat[recipes]"]
+#
+# [tool.uv.sources]
+# hf_sat = { path = "..", editable = true }
+# ///
 """Fine-tune a text classifier on labels that cannot be fully trusted.
 
     accelerate launch recipes/finetune_bert_sat.py

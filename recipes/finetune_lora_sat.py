@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["hf_sat[recipes,lora]"]
+#
+# [tool.uv.sources]
+# hf_sat = { path = "..", editable = true }
+# ///
 """Fine-tune a text classifier by low-rank adapters (LoRA) on labels that cannot be fully trusted.
 
     accelerate launch recipes/finetune_lora_sat.py

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -118,8 +119,6 @@ def test_files_beside_the_recipes_are_read(told, name):
     ],
 )
 def test_a_line_and_status_2_for_what_cannot_be(argv, message, capsys):
-    import re
-
     Path("bad.yaml").write_text("lerning_rate: 1\n")
     Path("broken.yaml").write_text("a: [1\nb: }")
     rows().to_csv("rows.csv", index=False)
@@ -276,3 +275,24 @@ def test_two_cpu_processes_share_a_run(tmp_path):
     assert {"checkpoint-4", "merged", "labels.parquet", "results.json"} <= set(os.listdir("out"))
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(os.listdir("out/checkpoint-4"))
     assert done.stdout.count("LoRA: ") == 1 and done.stdout.count("Model: out") == 1
+
+
+# ---- the recipes' own dependencies (PEP 723) ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("*.py")))
+def test_recipes_name_what_they_need(recipe):
+    tomllib = pytest.importorskip("tomllib")
+    with open(RECIPES.parent / "pyproject.toml", "rb") as file:
+        project = tomllib.load(file)["project"]
+    # The pattern is that of the specification.
+    pattern = r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$"
+    (block,) = re.finditer(pattern, (RECIPES / recipe).read_text(encoding="utf-8"))
+    lines = block["content"].splitlines(keepends=True)
+    header = tomllib.loads("".join(line[2:] if line.startswith("# ") else line[1:] for line in lines))
+    assert block["type"] == "script" and header["requires-python"] == project["requires-python"]
+    (dependency,) = header["dependencies"]
+    name, extras = re.fullmatch(r"(\w+)\[([\w,]+)\]", dependency).groups()
+    assert name == project["name"] and set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert header["tool"]["uv"]["sources"] == {"hf_sat": {"path": "..", "editable": True}}
+    assert ("lora" in extras) == ("lora" in recipe)
