@@ -163,6 +163,28 @@ def test_bits_need_a_checkpoint(monkeypatch):
         with_adapters(task_of(distilbert), LoraOptions(lora=True, lora_bits="8"))
 
 
+@pytest.mark.parametrize("bits", ["4", "8"])
+def test_bits_are_those_of_the_body_alone(encoder, bits, capsys):
+    pytest.importorskip("bitsandbytes")
+
+    def make_model(**load):
+        return AutoModelForSequenceClassification.from_pretrained(encoder, **load)
+
+    model = with_adapters(task_of(make_model), LoraOptions(lora=True, lora_bits=bits)).make_model()
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+    assert kinds["base_model.model.bert.encoder.layer.0.attention.self.query.base_layer"] == {
+        "4": "Linear4bit",
+        "8": "Linear8bitLt",
+    }.get(bits)
+    assert kinds["base_model.model.classifier.modules_to_save.default"] == "Linear"
+    assert all("lora_" in name or "classifier" in name for name in trained_of(model))
+    weights = sum(
+        weight.numel()
+        for weight in with_adapters(task_of(make_model), LoraOptions(lora=True)).make_model().parameters()
+    )
+    assert f" of {weights:,} weights" in capsys.readouterr().out
+
+
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 

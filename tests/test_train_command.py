@@ -114,7 +114,8 @@ def test_files_beside_the_recipes_are_read(told, name):
         (["--config"], "config='true'"),
         (["--train_file", "x.csv"], "train_file='x.csv': there is no such file"),
         (["--train_file", "rows.csv", "--text_column", "reviw", "--label_column", "animal"], "Did you mean 'review'"),
-        (["--model_name_or_path", "no/where"], "model_name_or_path='no/where'.*folder must exist"),
+        (["--output_dir", "rows.csv"], "output_dir='rows.csv': it cannot be made"),
+        (["--model_name_or_path", "no/where"], "model_name_or_path='no/where'.*A folder must exist"),
         (["--dataset_name", "no/where"], "dataset_name='no/where'.*needs the network"),
     ],
 )

@@ -96,6 +96,7 @@ def train(argv: Sequence[str], program: str = "hf-sat train", presets: Mapping[s
     )
     usage = f"{program} [FILE.yaml] [--setting value ...]"
     _, options, lora, args = read_run_options(argv, kinds, offline, own_data, prog=program, usage=usage)
+    _refuse_folder(args.output_dir)
     use_all_cores()
     task = _loaded(getattr(module, known.make_task), options, args)
     if lora.lora:
@@ -108,11 +109,23 @@ def _loaded(make_task: Callable, options: RunOptions, args: SATConfig) -> Task:
     try:
         return make_task(options, args)
     except OSError as error:
+        given = {name: getattr(options, name) for name in ("model_name_or_path", "dataset_name")}
+        named = ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"model_name_or_path={options.model_name_or_path!r}, dataset_name={options.dataset_name!r}: {reason} "
-            "(a folder must exist; a name of the Hub needs the network, or its files in the cache.)"
+            f"{named or 'model and data'}: {reason} (A folder must exist; a name of the Hub needs the network, or its "
+            "files in the cache.)"
         ) from error
+
+
+def _refuse_folder(folder: str) -> None:
+    """Before training, not at its first checkpoint."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise refuse("output_dir", folder, f"it cannot be made ({error.strerror}); name a folder.") from None
+    if not os.access(folder, os.W_OK):
+        raise refuse("output_dir", folder, "nothing can be written there; name another folder.")
 
 
 def _with_config_flag(argv: Sequence[str]) -> list[str]:
