@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,8 @@ import datasets
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..augment import AugmentedTexts
@@ -132,7 +134,16 @@ def _checkpoint(args: SATConfig) -> str | None:
     resume = _resume_from(args)
     if resume is not True:
         return resume
-    return get_last_checkpoint(args.output_dir) if os.path.isdir(args.output_dir) else None
+    return _last_whole_checkpoint(args.output_dir)
+
+
+def _last_whole_checkpoint(folder: str) -> str | None:
+    """The last checkpoint in a folder; not one that a killed run has begun to write, which has no state yet."""
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    steps = {int(found[1]): os.path.join(folder, name) for name in names if (found := pattern.fullmatch(name))}
+    whole = [step for step, path in steps.items() if os.path.isfile(os.path.join(path, TRAINER_STATE_NAME))]
+    return steps[max(whole)] if whole else None
 
 
 def _resume_from(args: SATConfig) -> str | bool | None:
