@@ -1,11 +1,14 @@
 """The command `hf-sat`."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 COMMANDS = {
+    "train": "fine-tune a classifier of texts, images or tokens on labels that cannot be fully trusted",
     "augment": "what an augmentation makes of texts",
     "audit": "find the wrong labels in a file of texts or a folder of images",
+    "env": "versions and devices, for bug reports",
     "sharpness": "how steeply the loss rises around a trained model",
 }
 USAGE = "usage: hf-sat COMMAND ...\n\n" + "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
@@ -20,10 +23,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"hf-sat {name}: there is no such command.\n\n{USAGE}", file=sys.stderr)
         return 2
+    return exit_status(f"hf-sat {name}", lambda: RUN[name](rest))
+
+
+def exit_status(program: str, run: Callable[[], int | None]) -> int:
+    """The exit status of a program: 2, and a line, for what it refuses; else what it returns, or 0."""
     try:
-        return RUN[name](rest) or 0
+        status = run()
+        return status if isinstance(status, int) else 0
     except (ValueError, ModuleNotFoundError) as error:
-        print(f"hf-sat {name}: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not from each process
+            print(f"{program}: {error}", file=sys.stderr)
         return 2
 
 
@@ -47,16 +57,30 @@ def _audit(argv: Sequence[str]) -> int:
         return audit_command(options)
 
 
+def _env(argv: Sequence[str]) -> None:
+    from .tasks.environment import environment_command
+
+    environment_command(argv)
+
+
 def _sharpness(argv: Sequence[str]) -> None:
     from .tasks.sharpness_curve import sharpness_command
 
     sharpness_command(argv)
 
 
+def _train(argv: Sequence[str]) -> None:
+    from .tasks.train import train
+
+    train(argv)
+
+
 RUN: dict[str, Callable[[Sequence[str]], int | None]] = {
     "augment": _augment,
     "audit": _audit,
+    "env": _env,
     "sharpness": _sharpness,
+    "train": _train,
 }
 
 

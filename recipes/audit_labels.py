@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["hf_sat[recipes]"]
+#
+# [tool.uv.sources]
+# hf_sat = { path = "..", editable = true }
+# ///
 """Find the wrong labels of a data set.
 
     python recipes/audit_labels.py

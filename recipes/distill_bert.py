@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["hf_sat[recipes]"]
+#
+# [tool.uv.sources]
+# hf_sat = { path = "..", editable = true }
+# ///
 """Distil a text classifier: a smaller student learns from its teacher's logits.
 
     accelerate launch recipes/distill_bert.py
@@ -14,15 +21,7 @@ Settings also come from a file (`--config recipes/distill_bert.yaml`); `--help` 
 
 import sys
 
-from hf_sat.tasks.distill import distill, read_distill_options
-from hf_sat.tasks.machine import use_all_cores
-
-
-def main() -> None:
-    options, args = read_distill_options(sys.argv[1:])
-    use_all_cores()
-    distill(options, args)
-
+from hf_sat.tasks.distill import run_recipe
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(sys.argv))

@@ -1,6 +1,10 @@
 """The command `hf-sat`: what it draws is right, and what it cannot do it says in a line, with status 2."""
 
+import getpass
+import importlib.metadata
+import json
 import os
+import platform
 import re
 
 import pytest
@@ -101,3 +105,49 @@ def test_augment_reads_a_file(tmp_path, capsys):
     (tmp_path / "texts.txt").write_text("first line here\n\nsecond line there\n", encoding="utf-8")
     assert main(["augment", "--file", str(tmp_path / "texts.txt"), "--ops", "deletion:0.3", "--views", "1"]) == 0
     assert "second line there" in capsys.readouterr().out
+
+
+# ---- env ------------------------------------------------------------------------------------------------------------
+
+
+def test_env_says_versions_and_devices(capsys):
+    assert main(["env", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["python"] == platform.python_version()
+    for name in ("torch", "transformers", "accelerate", "datasets"):
+        assert found[name] == importlib.metadata.version(name)
+    assert found["torch devices"]["threads"] == torch.get_num_threads() and found["torch devices"]["cuda"] == []
+    assert main(["env"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(found)
+    assert f"{'torch':<26}{found['torch']}" in lines and f"{'torch devices':<26}threads " in "\n".join(lines)
+
+
+def test_env_tells_nothing_private(capsys, monkeypatch, tmp_path):
+    """It is pasted into public reports: no user, no machine, no folder, nothing of the environment but switches."""
+    config = tmp_path / "secret_folder" / "default_config.yaml"
+    config.parent.mkdir()
+    config.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nmixed_precision: bf16\nnum_processes: 2\n"
+        "num_machines: 1\nmachine_rank: 0\nmain_process_ip: 10.0.0.7\nuse_cpu: true\n"
+    )
+    monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", str(config))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    for flags in ([], ["--json"]):
+        assert main(["env", *flags]) == 0
+        printed = capsys.readouterr().out
+        assert "MULTI_CPU" in printed and "bf16" in printed
+        for private in ("secret", "10.0.0.7", platform.node(), os.path.expanduser("~"), str(tmp_path), "HF_TOKEN"):
+            assert private not in printed
+        assert not re.search(rf"\b{re.escape(getpass.getuser())}\b", printed)
+
+
+def test_env_of_a_broken_installation(capsys, monkeypatch):
+    def broken():
+        raise OSError("/home/someone/lib/libtorch.so: cannot be loaded")
+
+    monkeypatch.setattr("hf_sat.tasks.environment._devices", broken)
+    assert main(["env"]) == 0
+    printed = capsys.readouterr().out
+    assert "cannot be told: OSError" in printed and "someone" not in printed
+    assert main(["env", "--jsn"]) == 2 and "--json" in capsys.readouterr().err

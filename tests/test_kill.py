@@ -1,7 +1,7 @@
 """A real process, killed at random times and resumed, ends bit by bit where one ends that nobody killed.
 
 Protects: weights, soft targets and report after SIGKILL anywhere, in the middle of writing a checkpoint too, and after
-SIGTERM with a just-in-time checkpoint. `HF_SAT_KILLS` sets how many times (10), `HF_SAT_KILL_SEED` when.
+SIGTERM with a just-in-time checkpoint. `KILL_TESTS` sets how many times (10), `KILL_TEST_SEED` when.
 """
 
 import json
@@ -20,8 +20,8 @@ from small import assert_same_tensors
 
 from hf_sat.state import STATE_FILE
 
-KILLS = int(os.environ.get("HF_SAT_KILLS", "10"))
-SEED = int(os.environ.get("HF_SAT_KILL_SEED", "0"))
+KILLS = int(os.environ.get("KILL_TESTS", "10"))
+SEED = int(os.environ.get("KILL_TEST_SEED", "0"))
 HERE = os.path.dirname(os.path.abspath(__file__))
 STEPS_A_KILL = 12
 

@@ -39,6 +39,8 @@ class DistillationArguments:
         ValueError: for a value outside the above; the message names setting, value and the way out.
     """
 
+    HELP_GROUP = "distillation, in runs that have a teacher"  # of `--help`
+
     kd_weight: float | None = field(
         default=None, metadata={"help": "Share of the teacher in the loss, in [0, 1]; needs a teacher model."}
     )

@@ -51,6 +51,8 @@ class LabelCorrectionArguments(PeerMethodArguments):
         0.6
     """
 
+    HELP_GROUP = "label correction"  # of `--help`
+
     label_correction: Literal["sat", "elr", "gce", "sce", "bootstrap", "none"] = field(
         default="sat",
         metadata={"help": "How labels are corrected while the model trains, or none."},

@@ -20,6 +20,9 @@ class PeerMethodArguments:
         bootstrap_beta (number in [0, 1]): share of the given label in the target of soft bootstrapping.
     """
 
+    HELP_GROUP = "constants of the peers of SAT"  # of `--help`
+    HELP_ALL_ONLY = True
+
     elr_beta: float = field(default=0.7, metadata={"help": "Momentum of ELR's running predictions, in [0, 1)."})
     elr_lambda: float = field(default=3.0, metadata={"help": "Weight of ELR's regularizer."})
     gce_q: float = field(default=0.7, metadata={"help": "Order of the generalized cross-entropy, in (0, 1]."})

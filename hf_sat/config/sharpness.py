@@ -35,6 +35,8 @@ class SharpnessArguments:
         ValueError: for a value outside the above; the message names setting, value and the way out.
     """
 
+    HELP_GROUP = "sharpness-aware minimization"  # of `--help`
+
     sam: Literal["none", "sam", "asam"] = field(
         default="none", metadata={"help": "Sharpness-aware minimization: sam, asam, or none."}
     )

@@ -1,5 +1,6 @@
 """Distillation of a text classifier: the teacher, a smaller student that learns from it, and the same without it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -8,11 +9,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer
 
+from ..cli import exit_status
 from ..config import SATConfig, refuse
 from ..trainer import SATTrainer
 from .distill_models import Pair, teacher_and_student
 from .distill_results import measured_model, print_models
-from .machine import require
+from .machine import require, use_all_cores
 from .results import Result, save_results
 from .run import (
     Task,
@@ -86,13 +88,25 @@ class DistillOptions(TextOptions):
             raise refuse("teacher_num_train_epochs", self.teacher_num_train_epochs, "give a number > 0.")
 
 
-def read_distill_options(argv: Sequence[str]) -> tuple[DistillOptions, SATConfig]:
-    """Options of a run from its command line.
+def read_distill_options(argv: Sequence[str], program: str = "distill_bert.py") -> tuple[DistillOptions, SATConfig]:
+    """Options of a run from its command line, and the `program`'s name for its help.
 
     Raises:
         ValueError: see `OptionParser.read`.
     """
-    return read_text_options(argv, DistillOptions, OFFLINE_DISTILLATION, OWN_DATA_DISTILLATION)
+    return read_text_options(argv, DistillOptions, OFFLINE_DISTILLATION, OWN_DATA_DISTILLATION, prog=program)
+
+
+def run_recipe(command: Sequence[str]) -> int:
+    """The whole of the recipe, from its command line, the program's name included; returns the exit status."""
+    program = os.path.basename(command[0])
+
+    def run() -> None:
+        options, args = read_distill_options(command[1:], program)
+        use_all_cores()
+        distill(options, args)
+
+    return exit_status(program, run)
 
 
 def distill(options: DistillOptions, args: SATConfig) -> list[Result]:

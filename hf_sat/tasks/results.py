@@ -32,6 +32,7 @@ class Result:
         recall: share of the wrong labels that are now the clean label; None likewise.
         resumed: whether the run went on from a checkpoint.
         score_by_epoch: the same after each epoch, where the run evaluated then.
+        folders: where its models lie.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Result:
     recall: float | None = None
     resumed: bool = False
     score_by_epoch: list[float] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
 
 
 def add_corrections(result: Result, report: LabelReport, train: datasets.Dataset) -> None:
@@ -107,10 +109,12 @@ def results_table(results: list[Result], title: str, num_held_out: int) -> "Tabl
 
 
 def print_results(results: list[Result], title: str, num_held_out: int, folder: str) -> None:
-    """Print the table and where the label report lies."""
+    """Print the table and where the model and the label report lie."""
     from rich.console import Console
 
     Console().print(results_table(results, title, num_held_out))
+    if results[-1].folders:
+        print(f"Model: {', '.join(results[-1].folders)}")
     if results[-1].corrected is not None:
         print(f"Label report, a row for every training label: {os.path.join(folder, REPORT_FILE)}")
 

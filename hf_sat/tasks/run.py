@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,8 @@ import datasets
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..augment import AugmentedTexts
@@ -31,11 +33,12 @@ class Task:
     Args:
         train: training examples with the column "labels", and "clean_labels" where the noise was injected.
         validation: held-out examples; None leaves the accuracy open.
-        make_model: a new model, the same at each call.
+        make_model: a new model, the same at each call; keyword arguments, where it takes any, go to `from_pretrained`.
         title: data and model in a line.
         collator, processing_class, compute_metrics: as `transformers.Trainer` takes them.
         metric: the held-out score that counts, a key of what `compute_metrics` returns, higher being better.
         views: what is trained on in place of `train`, where its texts are augmented.
+        export: what else is made of a trained model that lies in a folder; returns the folder it leaves.
     """
 
     train: datasets.Dataset
@@ -47,6 +50,7 @@ class Task:
     compute_metrics: Callable | None = None
     metric: str = "accuracy"
     views: AugmentedTexts | None = None
+    export: Callable[[str], str] | None = None
 
 
 class EpochTellingTrainer(NumberedDataMixin, Trainer):
@@ -97,6 +101,9 @@ def batches_of(
 def save_run(trainer: SATTrainer, result: Result, task: Task) -> None:
     """Leave model and label report in the run's folder, and count the corrections in its result."""
     trainer.save_model()
+    result.folders = [trainer.args.output_dir]
+    if task.export is not None and trainer.is_world_process_zero():
+        result.folders.append(task.export(trainer.args.output_dir))
     if trainer.args.label_correction == "none":
         return
     report = trainer.label_report()
@@ -127,7 +134,16 @@ def _checkpoint(args: SATConfig) -> str | None:
     resume = _resume_from(args)
     if resume is not True:
         return resume
-    return get_last_checkpoint(args.output_dir) if os.path.isdir(args.output_dir) else None
+    return _last_whole_checkpoint(args.output_dir)
+
+
+def _last_whole_checkpoint(folder: str) -> str | None:
+    """The last checkpoint in a folder; not one that a killed run has begun to write, which has no state yet."""
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    steps = {int(found[1]): os.path.join(folder, name) for name in names if (found := pattern.fullmatch(name))}
+    whole = [step for step, path in steps.items() if os.path.isfile(os.path.join(path, TRAINER_STATE_NAME))]
+    return steps[max(whole)] if whole else None
 
 
 def _resume_from(args: SATConfig) -> str | bool | None:

@@ -1,5 +1,6 @@
 """What every fine-tuning run is told, whatever it classifies: data, model, noise."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,6 +31,8 @@ class RunOptions:
         ValueError: for numbers out of their range.
     """
 
+    HELP_GROUP = "data and model"  # of `--help`
+
     model_name_or_path: str | None = field(default=None, metadata={"help": "Model on the Hub or in a folder."})
     dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub or in a folder."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
@@ -39,7 +42,9 @@ class RunOptions:
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many examples."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Hold out so many examples."})
     noise_rate: float = field(default=0.0, metadata={"help": "Share of the training labels made wrong."})
-    noise_type: Literal["symmetric", "pair", "instance"] = field(default="symmetric", metadata={"help": "How."})
+    noise_type: Literal["symmetric", "pair", "instance"] = field(
+        default="symmetric", metadata={"help": "How they are made wrong."}
+    )
     compare: bool = field(default=True, metadata={"help": "Train the plain Trainer on the same labels and seed too."})
 
     def __post_init__(self):
@@ -91,14 +96,19 @@ def refuse_below(options: Any, least: Mapping[str, int]) -> None:
 
 
 def read_run_options(
-    argv: Sequence[str], kinds: Sequence[type], offline: Mapping[str, Any], own_data: Mapping[str, Any]
+    argv: Sequence[str],
+    kinds: Sequence[type],
+    offline: Mapping[str, Any],
+    own_data: Mapping[str, Any],
+    **parser: Any,
 ) -> tuple:
-    """Options of a run from its command line; defaults differ with and without data of the user's.
+    """Options of a run from its command line and environment; defaults differ with and without data of the user's.
 
     Args:
         argv: command line without the program's name.
-        kinds: of the options, a dataclass each; a [`RunOptions`] is the first.
+        kinds: of the options, a dataclass each; a [`RunOptions`] is among them.
         offline, own_data: these defaults, by setting.
+        parser: further arguments of [`OptionParser`].
 
     Returns:
         The options, one of each kind, and the `SATConfig`.
@@ -106,7 +116,9 @@ def read_run_options(
     Raises:
         ValueError: see `OptionParser.read`.
     """
-    parser = OptionParser([*kinds, SATConfig])
-    named = parser.parse_known_args(parser.given_flags(argv))[0]
+    epilog = "Without data of yours the defaults are " + ", ".join(f"{name} {offline[name]}" for name in offline) + "."
+    description = "A setting may also stand in the environment, as HF_SAT_<SETTING>, weaker than file and flags."
+    parser = OptionParser([*kinds, SATConfig], description=description, epilog=epilog, **parser)
+    named = parser.parse_known_args(parser.given_flags(argv, os.environ))[0]
     has_data = named.dataset_name or named.train_file or named.validation_file
-    return parser.read(argv, own_data if has_data else offline)
+    return parser.read(argv, own_data if has_data else offline, os.environ)

@@ -30,6 +30,8 @@ class CurveOptions:
         out: image file.
     """
 
+    HELP_GROUP = "the curve"  # of `--help`
+
     variant: Literal["sam", "asam"] = field(default="sam", metadata={"help": "Direction: sam or asam."})
     radius: float | None = field(default=None, metadata={"help": "Largest distance; default twice that of training."})
     points: int = field(default=11, metadata={"help": "Distances at which the loss is measured."})
@@ -98,12 +100,13 @@ def mean_loss(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Callabl
 
 def sharpness_command(argv: Sequence[str]) -> None:
     """`hf-sat sharpness MODEL [flags]`: prints the loss at each distance and draws it."""
+    if not {"-h", "--help", "--help_all"}.isdisjoint(argv):
+        argv = ["MODEL", *argv]
     if not argv or argv[0].startswith("-"):
         raise ValueError("hf-sat sharpness needs a model first: hf-sat sharpness runs/finetune_bert_sat")
     model_name, *flags = argv
-    curve, options, args = OptionParser([CurveOptions, TextOptions, SATConfig]).read(
-        ["--model_name_or_path", model_name, *flags], {**OFFLINE, "noise_rate": 0.0}
-    )
+    parser = OptionParser([CurveOptions, TextOptions, SATConfig], prog="hf-sat sharpness MODEL")
+    curve, options, args = parser.read(["--model_name_or_path", model_name, *flags], {**OFFLINE, "noise_rate": 0.0})
     require("matplotlib", extra="plots")
     use_all_cores()
     task = text_task(options, args)

@@ -66,9 +66,10 @@ def read_text_options(
     kind: type[TextOptions] = TextOptions,
     offline: Mapping[str, Any] = OFFLINE,
     own_data: Mapping[str, Any] = OWN_DATA,
+    **parser: Any,
 ) -> tuple[TextOptions, SATConfig]:
     """Options of a run from its command line; see [`read_run_options`]."""
-    return read_run_options(argv, [kind], offline, own_data)
+    return read_run_options(argv, [kind], offline, own_data, **parser)
 
 
 @dataclass
@@ -204,13 +205,14 @@ def _tokenise(batch: dict[str, list], tokenizer: Any, column: str, max_length: i
     return tokenizer(batch[column], truncation=True, max_length=max_length)
 
 
-def with_new_head(kind: type, encoder: str, names: list[str], seed: int) -> PreTrainedModel:
+def with_new_head(kind: type, encoder: str, names: list[str], seed: int, **load: Any) -> PreTrainedModel:
     """An encoder under a new head; the same seed gives the same head.
 
     Args:
         kind: auto class of the task.
         encoder: folder or Hub name.
         names: of the classes.
+        load: further arguments of `from_pretrained`.
     """
     set_seed(seed)
     with no_load_report():
@@ -220,6 +222,7 @@ def with_new_head(kind: type, encoder: str, names: list[str], seed: int) -> PreT
             id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)},
             ignore_mismatched_sizes=True,  # of a head made for other classes
+            **load,
         )
 
 

@@ -18,6 +18,8 @@ from ..rng import RngState, preserved_rng, rng_state
 from ..state import check_form
 from .step import StepMixin
 
+NUMBER_OR_AUTO = ("sat_momentum", "sat_start_epoch")
+
 
 class LabelCorrectionMixin(StepMixin):
     """Label correction for any subclass of `transformers.Trainer`; untouched where `label_correction="none"`."""
@@ -36,6 +38,15 @@ class LabelCorrectionMixin(StepMixin):
             return super()._inner_training_loop(*args, **kwargs)
         finally:
             self._corrects = False
+
+    def _hp_search_setup(self, trial):
+        # Upstream casts what a search proposes to the type of what there is, and no number can become "auto".
+        own = trial is not None and hasattr(self.args, "check_label_correction")
+        for setting in NUMBER_OR_AUTO if own else ():
+            setattr(self.args, setting, str(getattr(self.args, setting)))
+        super()._hp_search_setup(trial)
+        if own:
+            self.args.check_label_correction()
 
     def _is_on(self) -> bool:
         return self._settings.label_correction != "none"
