@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["hf_sat[recipes]"]
+#
+# [tool.uv.sources]
+# hf_sat = { path = "..", editable = true }
+# ///
 """Fine-tune a tagger of words on tags that cannot be fully trusted.
 
     accelerate launch recipes/finetune_ner_sat.py
@@ -16,16 +23,7 @@ Settings also come from a file (`--config recipes/finetune_ner_sat.yaml`); `--he
 
 import sys
 
-from hf_sat.tasks.compare import compare
-from hf_sat.tasks.machine import use_all_cores
-from hf_sat.tasks.tokens import read_token_options, token_task
-
-
-def main() -> None:
-    options, args = read_token_options(sys.argv[1:])
-    use_all_cores()
-    compare(token_task(options, args), args, with_plain=options.compare)
-
+from hf_sat.tasks.train import run_recipe
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_recipe(sys.argv, task="tokens"))
