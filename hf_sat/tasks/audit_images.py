@@ -1,6 +1,5 @@
 """Images of an audit: opened, checked, and turned into what a model takes."""
 
-import io
 import os
 import sys
 from functools import partial
@@ -12,54 +11,21 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Re
 
 from .audit_options import AuditOptions
 from .machine import require
+from .pictures import open_or_say_why, open_picture
 from .run import Task
 
 SIZE = 64  # pixels, of the model that is made here
-DRAFT = (128, 128)  # a check decodes JPEG at a fraction of its size
-
-
-def as_picture(value: Any, root: str) -> dict | None:
-    """An image as `datasets` has it, {"bytes", "path"}, from a path below `root`, bytes, or such a mapping."""
-    if isinstance(value, str) and value.strip():
-        return {"bytes": None, "path": os.path.join(root, value)}
-    if isinstance(value, bytes):
-        return {"bytes": value, "path": None}
-    if isinstance(value, dict) and value.get("bytes"):
-        return {"bytes": value["bytes"], "path": None}
-    if isinstance(value, dict) and value.get("path"):
-        return {"bytes": None, "path": os.path.join(root, value["path"])}
-    return None
-
-
-def open_picture(picture: dict, draft: bool = False) -> Any:
-    """The `PIL.Image`, upright and in RGB; raises what Pillow raises where it is none."""
-    from PIL import Image, ImageOps
-
-    with Image.open(picture["path"] if picture["bytes"] is None else io.BytesIO(picture["bytes"])) as image:
-        if draft:
-            image.draft("RGB", DRAFT)
-        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def unreadable_pictures(pictures: list[dict | None]) -> dict[int, str]:
     """Position of each that cannot be opened, and why."""
-    require("PIL", extra="test")
-    from PIL import Image
+    require("PIL", extra="images")
     from tqdm import tqdm
 
-    found = {}
     quiet = len(pictures) < 500 or not sys.stderr.isatty()
-    for place, picture in enumerate(tqdm(pictures, desc="images", file=sys.stderr, disable=quiet)):
-        if picture is None:
-            found[place] = "no image"
-            continue
-        try:
-            open_picture(picture, draft=True)
-        except FileNotFoundError:
-            found[place] = f"there is no file {picture['path']}"
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            found[place] = f"no image that can be read ({type(error).__name__})"
-    return found
+    shown = tqdm(pictures, desc="images", file=sys.stderr, disable=quiet)
+    reasons = {place: open_or_say_why(picture, draft=True)[1] for place, picture in enumerate(shown)}
+    return {place: reason for place, reason in reasons.items() if reason is not None}
 
 
 class Pictures(torch.utils.data.Dataset):

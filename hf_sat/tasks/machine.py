@@ -6,6 +6,7 @@ import os
 import torch
 
 MOST_THREADS = 8  # batches of short texts gain nothing from more
+INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def require(package: str, extra: str) -> str:
@@ -20,9 +21,8 @@ def require(package: str, extra: str) -> str:
     """
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise ModuleNotFoundError(
-            f"{package} is missing: pip install {package.replace('_', '-')}, or hf_sat with the extra [{extra}]."
-        )
+        name = INSTALLED_AS.get(package, package.replace("_", "-"))
+        raise ModuleNotFoundError(f"{package} is missing: pip install {name}, or hf_sat with the extra [{extra}].")
     return os.path.dirname(spec.origin)
 
 
