@@ -33,6 +33,10 @@ def use_all_cores() -> None:
     """
     if torch.cuda.is_available() or os.environ.get("OMP_NUM_THREADS") != "1":
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    torch.set_num_threads(max(1, min(MOST_THREADS, cores // processes)))
+    torch.set_num_threads(max(1, min(MOST_THREADS, num_cores() // processes)))
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

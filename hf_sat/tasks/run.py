@@ -21,7 +21,7 @@ from ..trainer import SATTrainer
 from ..trainer.numbered_data import NumberedDataMixin
 from .results import Result, add_corrections
 
-MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "labels")
 
 
 @dataclass

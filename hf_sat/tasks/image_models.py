@@ -1,0 +1,124 @@
+"""Classifiers of images: pretrained ones under a new head, and one small enough to learn from scratch."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ViTConfig,
+    set_seed,
+)
+
+from ..config import refuse
+from .text import no_load_report
+
+# A share of the old statistics, as TensorFlow counts it, where PyTorch counts that of the new: some configurations
+# have it so, and running statistics would be those of the last batch.
+SWAPPED_MOMENTUM, LEAST_MOMENTUM = 0.5, 0.01
+
+
+def named_classes(names: list[str]) -> dict[str, Any]:
+    """Classes as configurations have them."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def image_config(folder: str | None, names: list[str], image_size: int | None) -> PreTrainedConfig:
+    """The configuration of the model named, or of a small ViT.
+
+    Raises:
+        ValueError: for a model that is not there, or is none of images.
+    """
+    if folder is None:
+        return small_vit(names, image_size or 8)
+    try:
+        config = AutoConfig.from_pretrained(folder, **named_classes(names))
+    except (OSError, ValueError) as error:
+        raise refuse(
+            "model_name_or_path", folder, f"no model can be read there ({str(error).strip().splitlines()[0]})."
+        ) from error
+    if type(config) not in AutoModelForImageClassification._model_mapping:
+        raise refuse(
+            "model_name_or_path", folder, f"a {config.model_type} classifies no images; name a ViT, ResNet or the like."
+        )
+    return config
+
+
+def small_vit(names: list[str], image_size: int) -> ViTConfig:
+    """A ViT of some 140,000 weights on grey pictures, with patches so small that there are 16 and more."""
+    return ViTConfig(
+        image_size=image_size,
+        patch_size=max(1, image_size // 4),
+        num_channels=1,
+        hidden_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=128,
+        **named_classes(names),
+    )
+
+
+def image_classifier(
+    folder: str | None, config: PreTrainedConfig, seed: int, pixels: tuple[int, ...] | None = None
+) -> PreTrainedModel:
+    """A new model, the same at each call.
+
+    Args:
+        folder: or Hub name, of the weights; None for random ones.
+        config: with the classes to tell apart.
+        seed: of what is not in the folder.
+        pixels: (channels, height, width) that it will see, tried out on it.
+
+    Raises:
+        ValueError: where it takes no such pictures.
+    """
+    set_seed(seed)
+    if folder is None:
+        model = AutoModelForImageClassification.from_config(config)
+    else:
+        with no_load_report():
+            model = AutoModelForImageClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # of a head made for other classes
+            )
+    mend_batch_norm(model)
+    if pixels is not None:
+        _try_out(model, pixels)
+    return model
+
+
+def mend_batch_norm(model: nn.Module) -> None:
+    """Turn round the momentum of batch norms that is meant the other way."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.momentum or 0) > SWAPPED_MOMENTUM:
+            module.momentum = max(LEAST_MOMENTUM, 1 - module.momentum)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a batch of one picture may be one too few."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _try_out(model: PreTrainedModel, pixels: tuple[int, ...]) -> None:
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(pixel_values=torch.zeros(1, *pixels))
+    except (ValueError, RuntimeError) as error:
+        own = getattr(model.config, "image_size", None)
+        raise refuse(
+            "image_size",
+            pixels[-1],
+            f"the model takes no such pictures ({str(error).splitlines()[0]}); leave it out, or give {own}.",
+        ) from error
+    finally:
+        model.train()
