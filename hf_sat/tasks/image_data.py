@@ -12,7 +12,7 @@ from ..samples import LABEL_NAMES
 from .audit_columns import PICTURES
 from .data import columns_of, label_column, load_splits, named_column, only_column
 from .machine import require
-from .pictures import EXTENSIONS
+from .pictures import EXTENSIONS, as_picture
 from .run_options import RunOptions
 
 DIGITS_TO_TRAIN_ON = 1300
@@ -98,11 +98,18 @@ def _is_string(feature: Any) -> bool:
 
 def as_pictures(dataset: datasets.Dataset, column: str, root: str) -> datasets.Dataset:
     """The data set with a column of {"bytes", "path"}, whatever it held; paths in a table are those below `root`."""
+    # Apart from the rest: `datasets` miscounts rows where it casts a column of a table that is put together of several.
+    pictures, kind = dataset.select_columns(column), datasets.Image(decode=False)
     if _is_string(dataset.features[column]):
-        values = dataset.with_format(None)[column][:]
-        paths = [os.path.join(root, value) if value and value.strip() else None for value in values]
-        dataset = dataset.remove_columns(column).add_column(column, paths)
-    return dataset.cast_column(column, datasets.Image(decode=False))
+        below = {"column": column, "root": root}
+        pictures = pictures.map(_below, batched=True, fn_kwargs=below, features=datasets.Features({column: kind}))
+    else:
+        pictures = pictures.cast_column(column, kind)
+    return datasets.concatenate_datasets([pictures, dataset.remove_columns(column)], axis=1)
+
+
+def _below(batch: dict[str, list], column: str, root: str) -> dict[str, list]:
+    return {column: [as_picture(value, root) for value in batch[column]]}
 
 
 def root_of(path: str | None) -> str:

@@ -152,15 +152,15 @@ def read_images(options: ImageOptions, args: SATConfig) -> Images:
     if clean is not None:
         named_column(train, "clean_label_column", clean)
     names = class_names(train, label)
+    train = as_pictures(train, image, root_of(options.train_file or options.dataset_name))
     train = training_sample(train, options, args)
     train = _labelled(train, label, clean, names, "the training data")
-    train = as_pictures(train, image, root_of(options.train_file or options.dataset_name))
     if validation is not None:
         truth = clean if clean in validation.features else label
         find_columns(validation, image, truth, "the held-out data")
+        validation = as_pictures(validation, image, root_of(options.validation_file or options.dataset_name))
         validation = take_sample(validation, options.max_eval_samples, args.seed)
         validation = with_labels(validation, truth, names, "the held-out data")
-        validation = as_pictures(validation, image, root_of(options.validation_file or options.dataset_name))
     return Images(train, validation, image, source_of(options, Images.source))
 
 
