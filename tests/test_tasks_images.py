@@ -77,9 +77,10 @@ def table(tmp_path):
     """Parquet with bytes of images and three columns of labels, as CIFAR-10N comes."""
     given = [(i + (i % 5 == 0)) % 3 for i in range(30)]
     rows = {"index": range(30), "image_webp": [encoded(picture(i), "webp") for i in range(30)], "worse": given}
-    frame = pd.DataFrame(rows | {"clean": [i % 3 for i in range(30)], "random": given[::-1]})
+    rows |= {"clean": [i % 3 for i in range(30)], "random": given[::-1], "file": [f"{i}.png" for i in range(30)]}
+    frame = pd.DataFrame(rows)
     frame.to_parquet(tmp_path / "train_0.parquet")
-    frame[["index", "image_webp", "clean"]].to_parquet(tmp_path / "test.parquet")
+    frame[["index", "image_webp", "clean", "file"]].to_parquet(tmp_path / "test.parquet")
     return tmp_path
 
 
@@ -185,7 +186,7 @@ def test_columns_are_found_or_asked_for(table):
         (None, None): r"label_column=None.*\['worse', 'clean', 'random'\]",
         (None, "wurse"): "label_column='wurse'.*Did you mean 'worse'",
         ("image_web", "worse"): "image_column='image_web'.*Did you mean 'image_webp'",
-        ("index", "worse"): r"image_column='index'.*one of \['image_webp'\]",
+        ("index", "worse"): r"image_column='index'.*one of \['image_webp', 'file'\]",
     }.items():
         with pytest.raises(ValueError, match=message):
             find_columns(data, *wanted)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, ResNetConfig, set_seed
+from transformers import AutoImageProcessor, ResNetConfig
 
 from .audit_options import AuditOptions
+from .image_models import image_classifier, image_config, named_classes
 from .machine import require
 from .pictures import open_or_say_why, open_picture
 from .run import Task
@@ -49,20 +50,15 @@ def image_task(pictures: list[dict], labels: np.ndarray, names: list[str], optio
     Raises:
         ValueError: for a model that cannot be read.
     """
-    named = {
-        "num_labels": len(names),
-        "id2label": dict(enumerate(names)),
-        "label2id": {n: i for i, n in enumerate(names)},
-    }
     if options.model is None:
         train = Pictures(pictures, labels, _Small())
-        return Task(train, None, partial(_new_model, named, options.seed), title="small ResNet, trained from scratch")
+        return Task(train, None, partial(_new_model, names, options.seed), title="small ResNet, trained from scratch")
     try:
         processor = AutoImageProcessor.from_pretrained(options.model)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"--model {options.model!r}: it holds no image processor ({error}).") from None
     train = Pictures(pictures, labels, partial(_processed, processor))
-    make_model = partial(_pretrained, options.model, named, options.seed)
+    make_model = partial(image_classifier, options.model, image_config(options.model, names), options.seed)
     return Task(train, None, make_model, title=os.path.basename(options.model.rstrip("/")))
 
 
@@ -83,14 +79,12 @@ def _processed(processor: Any, picture: dict) -> torch.Tensor:
     return processor(open_picture(picture), return_tensors="pt")["pixel_values"][0]
 
 
-def _new_model(named: dict, seed: int) -> torch.nn.Module:
-    set_seed(seed)
+def _new_model(names: list[str], seed: int) -> torch.nn.Module:
     config = ResNetConfig(
-        embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1, 1, 1, 1], layer_type="basic", **named
+        embedding_size=32,
+        hidden_sizes=[32, 64, 128, 256],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        **named_classes(names),
     )
-    return AutoModelForImageClassification.from_config(config)
-
-
-def _pretrained(folder: str, named: dict, seed: int) -> torch.nn.Module:
-    set_seed(seed)
-    return AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **named)
+    return image_classifier(None, config, seed)

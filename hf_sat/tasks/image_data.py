@@ -54,7 +54,9 @@ def find_columns(
     Raises:
         ValueError: where a name is not a column (the nearest is named), or the choice is open.
     """
-    possible = [name for name in dataset.features if name != label and _can_be_images(dataset, name)]
+    held = [name for name, feature in dataset.features.items() if _holds_images(feature)]
+    paths = [name for name in dataset.features if name != label and _holds_paths(dataset, name)]
+    possible = held + paths
     if image is not None:
         named_column(dataset, "image_column", image, what)
         if image not in possible:
@@ -64,6 +66,7 @@ def find_columns(
                 f"{what}: it holds {dataset.features[image]}, neither images nor bytes or paths of images; name one "
                 f"of {possible}.",
             )
+    possible = held or paths  # beside images, paths are where they came from
     usual = tuple(name for name in PICTURES if name in possible)
     image = image or only_column(dataset, "image_column", usual, possible)
     if label is None and not any(name in dataset.features for name in LABEL_NAMES):
@@ -80,13 +83,14 @@ def label_candidates(dataset: datasets.Dataset, image: str) -> list[str]:
     return [name for name in plain if name != image and 2 <= len(dataset.unique(name)) <= most]
 
 
-def _can_be_images(dataset: datasets.Dataset, name: str) -> bool:
-    feature = dataset.features[name]
-    if isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary"):
-        return True
+def _holds_images(feature: Any) -> bool:
     if isinstance(feature, dict):
         return {"bytes", "path"} & feature.keys() != set()
-    if not _is_string(feature):
+    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
+
+
+def _holds_paths(dataset: datasets.Dataset, name: str) -> bool:
+    if not _is_string(dataset.features[name]):
         return False
     first = next((value for value in dataset.with_format(None)[name][:100] if value), "")
     return first.lower().endswith(EXTENSIONS)

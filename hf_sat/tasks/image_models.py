@@ -16,21 +16,18 @@ from transformers import (
 from ..config import refuse
 from .text import no_load_report
 
-# A share of the old statistics, as TensorFlow counts it, where PyTorch counts that of the new: some configurations
-# have it so, and running statistics would be those of the last batch.
-SWAPPED_MOMENTUM, LEAST_MOMENTUM = 0.5, 0.01
+# Some configurations come from TensorFlow with its meaning of two numbers: the momentum of batch norms as the share of
+# the old statistics, by which running statistics would be those of the last batch, and dropout as the share that stays.
+SWAPPED, LEAST_MOMENTUM = 0.5, 0.01
+KEEPING_DROPOUT = ("mobilenet_v1", "mobilenet_v2")
 
 
 def named_classes(names: list[str]) -> dict[str, Any]:
-    """Classes as configurations have them."""
-    return {
-        "num_labels": len(names),
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: i for i, name in enumerate(names)},
-    }
+    """Classes as configurations have them; their number follows."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
-def image_config(folder: str | None, names: list[str], image_size: int | None) -> PreTrainedConfig:
+def image_config(folder: str | None, names: list[str], image_size: int | None = None) -> PreTrainedConfig:
     """The configuration of the model named, or of a small ViT.
 
     Raises:
@@ -48,6 +45,8 @@ def image_config(folder: str | None, names: list[str], image_size: int | None) -
         raise refuse(
             "model_name_or_path", folder, f"a {config.model_type} classifies no images; name a ViT, ResNet or the like."
         )
+    if config.model_type in KEEPING_DROPOUT and config.classifier_dropout_prob > SWAPPED:
+        config.classifier_dropout_prob = round(1 - config.classifier_dropout_prob, 6)
     return config
 
 
@@ -99,7 +98,7 @@ def image_classifier(
 def mend_batch_norm(model: nn.Module) -> None:
     """Turn round the momentum of batch norms that is meant the other way."""
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.momentum or 0) > SWAPPED_MOMENTUM:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.momentum or 0) > SWAPPED:
             module.momentum = max(LEAST_MOMENTUM, 1 - module.momentum)
 
 

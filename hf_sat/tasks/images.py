@@ -18,7 +18,7 @@ from .image_models import has_batch_norm, image_classifier, image_config
 from .machine import num_cores, require
 from .pixels import PIXELS, PROBLEM, PixelCollator, Preparation, inspected, preparation_for
 from .results import accuracy
-from .run import Task
+from .run import Task, few_words
 from .run_options import RunOptions, read_run_options, refuse_below, run_title, source_of, training_sample
 
 logger = logging.get_logger(__name__)
@@ -122,7 +122,8 @@ def image_task(options: ImageOptions, args: SATConfig) -> Task:
     config = image_config(options.model_name_or_path, images.names, options.image_size)
     preparation = preparation_for(options.model_name_or_path, config, options.image_size)
     make_model = partial(image_classifier, options.model_name_or_path, config, args.seed, preparation.shape)
-    _mind_last_batch(make_model(), len(images.train), args)
+    with few_words():
+        _mind_last_batch(make_model(), len(images.train), args)
     with args.main_process_first(desc="decoding images"):
         train, validation = _prepared(images, preparation, options, args)
     return Task(
