@@ -27,14 +27,25 @@ def named_classes(names: list[str]) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
-def image_config(folder: str | None, names: list[str], image_size: int | None = None) -> PreTrainedConfig:
+def image_config(
+    folder: str | None,
+    names: list[str],
+    image_size: int | None = None,
+    pixels: tuple[int, int, int] = (3, 32, 32),
+) -> PreTrainedConfig:
     """The configuration of the model named, or of a small ViT.
+
+    Args:
+        folder: or Hub name; None for the ViT.
+        names: the classes.
+        image_size: side of what the ViT sees, pixels; None for that of `pixels`.
+        pixels: (channels, height, width) of it.
 
     Raises:
         ValueError: for a model that is not there, or is none of images.
     """
     if folder is None:
-        return small_vit(names, image_size or 8)
+        return small_vit(names, image_size or pixels[-1], pixels[0])
     try:
         config = AutoConfig.from_pretrained(folder, **named_classes(names))
     except (OSError, ValueError) as error:
@@ -50,12 +61,12 @@ def image_config(folder: str | None, names: list[str], image_size: int | None = 
     return config
 
 
-def small_vit(names: list[str], image_size: int) -> ViTConfig:
-    """A ViT of some 140,000 weights on grey pictures, with patches so small that there are 16 and more."""
+def small_vit(names: list[str], image_size: int, channels: int) -> ViTConfig:
+    """A ViT of some 140,000 weights, whose patches are a quarter of the side."""
     return ViTConfig(
         image_size=image_size,
         patch_size=max(1, image_size // 4),
-        num_channels=1,
+        num_channels=channels,
         hidden_size=64,
         num_hidden_layers=4,
         num_attention_heads=4,
