@@ -243,5 +243,5 @@ def _mind_last_batch(model: object, num_examples: int, args: SATConfig) -> None:
 
 def _title(options: ImageOptions, config: PreTrainedConfig, images: Images) -> str:
     name = options.model_name_or_path
-    model = os.path.basename(name.rstrip("/")) if name else f"small {config.model_type.upper()}"
+    model = os.path.basename(name.rstrip("/")) if name else f"small {type(config).__name__.removesuffix('Config')}"
     return run_title(model, f"{len(images.train)} images ({images.source})", len(images.names), options)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from noisy_labels import augmentation_text, cost_text, distillation_text, figure, results, summary, tables
+from noisy_labels import augmentation_text, cost_text, distillation_text, figure, image_text, results, summary, tables
 from noisy_labels.blocks import with_blocks
 from transformers import HfArgumentParser
 
@@ -54,6 +54,7 @@ def main_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
         "top_k": cost_text.top_k_sentence(folder),
         "distillation": distillation_text.distillation_paragraph(folder),
         "augmentation": augmentation_text.augmentation_table(folder),
+        "images": image_text.cifar10n_sentence(folder),
     }
 
 
