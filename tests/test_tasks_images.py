@@ -19,6 +19,7 @@ from transformers import (
     MobileNetV2Config,
     ResNetConfig,
     SwinConfig,
+    Trainer,
     ViTConfig,
 )
 
@@ -350,6 +351,22 @@ def test_a_stopped_run_resumes_to_the_bit(task_of, table, tmp_path, sam):
     task, args = task_of(flags)
     resumed = final_weights(task, args, resume=os.path.join(args.output_dir, "checkpoint-4"))
     assert_same_tensors(whole, resumed)
+
+
+def test_a_vit_resumes_with_its_weights(table, tmp_path):
+    """transformers saves its layers under other names than they have in memory; both Trainers find them again."""
+    for kind in (SATTrainer, Trainer):
+        ends = []
+        for resume in (None, f"{tmp_path}/{kind.__name__}/checkpoint-4"):
+            flags = (
+                f"{worse(table)} --output_dir {tmp_path}/{kind.__name__} --use_cpu --disable_tqdm true --max_steps 8 "
+            )
+            options, args = read_image_options((flags + "--save_steps 4 --learning_rate 1e-2").split())
+            task = image_task(options, args)
+            trainer = trainer_of(kind, task, args)
+            trainer.train(resume_from_checkpoint=resume)
+            ends.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+        assert_same_tensors(*ends)
 
 
 MODELS = {

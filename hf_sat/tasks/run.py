@@ -19,6 +19,7 @@ from ..augment import AugmentedTexts
 from ..config import SATConfig
 from ..trainer import SATTrainer
 from ..trainer.numbered_data import NumberedDataMixin
+from ..trainer.renamed_weights import RenamedWeightsMixin
 from .results import Result, add_corrections
 
 MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "labels")
@@ -49,14 +50,18 @@ class Task:
     views: AugmentedTexts | None = None
 
 
-class EpochTellingTrainer(NumberedDataMixin, Trainer):
+class ResumableTrainer(RenamedWeightsMixin, Trainer):
+    """The plain Trainer, but that it resumes from checkpoints of ViTs too."""
+
+
+class EpochTellingTrainer(NumberedDataMixin, ResumableTrainer):
     """The plain Trainer, but that it tells its data set the epoch, which upstream does with some samplers alone."""
 
 
 def trainer_of(kind: type[Trainer], task: Task, args: SATConfig, **more: Any) -> Trainer:
     """A Trainer for the task; `more` are further arguments of its class."""
-    if task.views is not None and kind is Trainer:
-        kind = EpochTellingTrainer
+    if kind is Trainer:
+        kind = ResumableTrainer if task.views is None else EpochTellingTrainer
     return kind(
         model=task.make_model(),
         args=args,
