@@ -1,8 +1,6 @@
-"""Image classification as recipes and commands run it: every source of images, what is refused, and equal results."""
+"""What image tasks read: every source of images, what is refused, and the pixels that models are shown."""
 
-import io
 import json
-import os
 import warnings
 
 import datasets
@@ -10,107 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from colours import COLOURS, RESNET, encoded, names, picture, save, worse, write_folder
 from PIL import Image
-from safetensors.torch import load_file
-from small import Steps, assert_same_tensors
-from transformers import (
-    AutoModelForImageClassification,
-    ConvNextConfig,
-    MobileNetV2Config,
-    ResNetConfig,
-    SwinConfig,
-    Trainer,
-    ViTConfig,
-)
+from transformers import ViTConfig
 
-from hf_sat import SATTrainer
-from hf_sat.tasks.compare import compare
 from hf_sat.tasks.image_data import digits, find_columns, label_candidates
-from hf_sat.tasks.image_models import image_classifier, image_config
-from hf_sat.tasks.images import ImageOptions, image_task, read_image_options
+from hf_sat.tasks.images import ImageOptions, read_image_options
 from hf_sat.tasks.pictures import open_or_say_why, open_picture
 from hf_sat.tasks.pixels import PixelCollator, preparation_for
-from hf_sat.tasks.run import trainer_of
 
-COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 40), "red": (210, 30, 20)}
-SIDE = 16
-
-
-def picture(number: int, side: int = SIDE) -> Image.Image:
-    """A noisy square of one of three colours."""
-    rng = np.random.default_rng(number)
-    colour = list(COLOURS.values())[number % 3]
-    return Image.fromarray(np.clip(rng.normal(colour, 40, (side, side, 3)), 0, 255).astype(np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "png") -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def names(n: int) -> list[str]:
-    return [list(COLOURS)[i % 3] for i in range(n)]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a tiny ResNet, batch norms and all, and no image processor."""
-    return save(tmp_path_factory.mktemp("model"), RESNET)
-
-
-RESNET = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3)
-
-
-def save(folder, config) -> str:
-    torch.manual_seed(0)
-    AutoModelForImageClassification.from_config(config).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Parquet with bytes of images and three columns of labels, as CIFAR-10N comes."""
-    given = [(i + (i % 5 == 0)) % 3 for i in range(30)]
-    rows = {"index": range(30), "image_webp": [encoded(picture(i), "webp") for i in range(30)], "worse": given}
-    rows |= {"clean": [i % 3 for i in range(30)], "random": given[::-1], "file": [f"{i}.png" for i in range(30)]}
-    frame = pd.DataFrame(rows)
-    frame.to_parquet(tmp_path / "train_0.parquet")
-    frame[["index", "image_webp", "clean", "file"]].to_parquet(tmp_path / "test.parquet")
-    return tmp_path
-
-
-@pytest.fixture
-def task_of(model, tmp_path):
-    def make(flags: str):
-        common = f"--model_name_or_path {model} --image_size {SIDE} --output_dir {tmp_path}/out --use_cpu "
-        common += "--disable_tqdm true --save_strategy no --learning_rate 3e-3 --num_train_epochs 2 "
-        common += "--per_device_train_batch_size 8 "
-        options, args = read_image_options((common + flags).split())
-        return image_task(options, args), args
-
-    return make
-
-
-def worse(table) -> str:
-    return (
-        f"--train_file {table}/train_0.parquet --validation_file {table}/test.parquet --label_column worse "
-        "--clean_label_column clean "
-    )
-
+pytest_plugins = ["image_fixtures"]
 
 # ---- sources --------------------------------------------------------------------------------------------------------
-
-
-def write_folder(root, n: int = 12) -> None:
-    for i, name in enumerate(names(n)):
-        (root / name).mkdir(parents=True, exist_ok=True)
-        picture(i).save(root / name / f"{i:02}.png")
 
 
 def pixels_of(task, split: str = "train") -> torch.Tensor:
@@ -316,99 +225,7 @@ def test_size_and_channels_come_from_the_configuration():
     assert preparation_for(None, RESNET, 10).shape == (3, 10, 10)
 
 
-# ---- training -------------------------------------------------------------------------------------------------------
-
-
-def final_weights(task, args, stop_at=None, resume=None) -> dict:
-    trainer = trainer_of(SATTrainer, task, args)
-    trainer.add_callback(Steps(stop_at))
-    trainer.train(resume_from_checkpoint=resume)
-    return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
-
-
-def test_workers_and_cache_change_nothing(task_of, table):
-    ends = []
-    for cache in ("always", "never"):
-        for workers in (0, 2):
-            task, args = task_of(worse(table) + f"--cache_images {cache} --sat_start_epoch 1")
-            args.dataloader_num_workers = workers
-            ends.append(final_weights(task, args))
-    for end in ends[1:]:
-        assert_same_tensors(ends[0], end)
-
-
-def test_pictures_that_are_not_kept_are_decoded_by_workers(task_of, table):
-    assert task_of(worse(table) + "--cache_images never")[1].dataloader_num_workers > 0
-    assert task_of(worse(table))[1].dataloader_num_workers == 0
-
-
-@pytest.mark.parametrize("sam", ["none", "sam"])
-def test_a_stopped_run_resumes_to_the_bit(task_of, table, tmp_path, sam):
-    flags = worse(table) + f"--sat_start_epoch 1 --sam {sam} --max_train_samples 24"
-    whole = final_weights(*task_of(flags))
-    task, args = task_of(flags + " --save_strategy steps --save_steps 4")
-    final_weights(task, args, stop_at=5)
-    task, args = task_of(flags)
-    resumed = final_weights(task, args, resume=os.path.join(args.output_dir, "checkpoint-4"))
-    assert_same_tensors(whole, resumed)
-
-
-def test_a_vit_resumes_with_its_weights(table, tmp_path):
-    """transformers saves its layers under other names than they have in memory; both Trainers find them again."""
-    for kind in (SATTrainer, Trainer):
-        ends = []
-        for resume in (None, f"{tmp_path}/{kind.__name__}/checkpoint-4"):
-            flags = (
-                f"{worse(table)} --output_dir {tmp_path}/{kind.__name__} --use_cpu --disable_tqdm true --max_steps 8 "
-            )
-            options, args = read_image_options((flags + "--save_steps 4 --learning_rate 1e-2").split())
-            task = image_task(options, args)
-            trainer = trainer_of(kind, task, args)
-            trainer.train(resume_from_checkpoint=resume)
-            ends.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-        assert_same_tensors(*ends)
-
-
-MODELS = {
-    "convnext": ConvNextConfig(patch_size=2, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_labels=3),
-    "mobilenet": MobileNetV2Config(depth_multiplier=0.1, num_labels=3),
-    "resnet": RESNET,
-    "swin": SwinConfig(image_size=SIDE, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2),
-    "vit": ViTConfig(
-        image_size=SIDE, patch_size=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_models_of_every_kind_with_one_picture_left_over(task_of, table, tmp_path, name):
-    """25 pictures in batches of 8: MobileNetV2 at 16 pixels has batch norms over a single value."""
-    folder = save(tmp_path / name, MODELS[name])
-    task, args = task_of(worse(table) + f"--model_name_or_path {folder} --max_train_samples 25 --num_train_epochs 1")
-    final_weights(task, args)
-    assert args.dataloader_drop_last == (name in ("mobilenet", "resnet"))
-
-
-def test_momentum_of_batch_norms_is_turned_round():
-    model = image_classifier(None, MODELS["mobilenet"], seed=0)
-    assert {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.01}
-    model = image_classifier(None, image_config(None, ["a", "b"], 8), seed=1)
-    again = image_classifier(None, image_config(None, ["a", "b"], 8), seed=1)
-    assert_same_tensors(model.state_dict(), again.state_dict())
-
-
-def test_comparison_end_to_end(model, table, tmp_path, capsys):
-    flags = f"--model_name_or_path {model} --image_size {SIDE} --output_dir {tmp_path}/out --use_cpu --compare "
-    flags += "--disable_tqdm true --num_train_epochs 12 --learning_rate 1e-2 --max_train_samples 27 --save_strategy no"
-    options, args = read_image_options((worse(table) + flags).split())
-    plain, sat = compare(image_task(options, args), args)
-    report = pd.read_parquet(tmp_path / "out" / "labels.parquet")
-    given = pd.read_parquet(table / "train_0.parquet")["worse"]
-    assert report["given_label"].tolist() == given[report["sample_id"]].tolist() and len(report) == 27
-    assert 0 <= plain.score <= 1 and sat.recall is not None
-    assert load_file(tmp_path / "out" / "model.safetensors")
-    assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["size"]["height"] == SIDE
-    assert "27 images (train_0.parquet)" in capsys.readouterr().out
+# ---- options --------------------------------------------------------------------------------------------------------
 
 
 def test_defaults_add_noise_to_the_offline_digits_alone():
@@ -416,13 +233,6 @@ def test_defaults_add_noise_to_the_offline_digits_alone():
     own, args = read_image_options(["--dataset_name", "photos"])
     assert offline.noise_rate > 0 and offline.compare
     assert own.noise_rate == 0 and not own.compare and args.dataloader_num_workers == 0
-
-
-def test_noise_that_depends_on_the_picture(task_of, table):
-    task, _ = task_of(
-        f"--train_file {table}/train_0.parquet --label_column clean --noise_rate 0.3 --noise_type instance"
-    )
-    assert sum(a != b for a, b in zip(task.train["labels"][:], task.train["clean_labels"][:])) == 9
 
 
 def test_options_say_what_they_are():
