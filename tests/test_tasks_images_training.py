@@ -85,9 +85,12 @@ MODELS = {
 def test_models_of_every_kind_with_one_picture_left_over(task_of, table, tmp_path, name):
     """25 pictures in batches of 8: MobileNetV2 at 16 pixels has batch norms over a single value."""
     folder = save(tmp_path / name, MODELS[name])
-    task, args = task_of(worse(table) + f"--model_name_or_path {folder} --max_train_samples 25 --num_train_epochs 1")
-    final_weights(task, args)
-    assert args.dataloader_drop_last == (name in ("mobilenet", "resnet"))
+    flags = f"--model_name_or_path {folder} --max_train_samples 25 --num_train_epochs 1 --sam sam"
+    task, args = task_of(worse(table) + flags)
+    trainer = trainer_of(SATTrainer, task, args)
+    trainer.train()
+    assert (trainer.label_report().columns["n_visits"] == 1).all()
+    assert all(module.training for module in trainer.model.modules())
 
 
 def test_momentum_of_batch_norms_is_turned_round():

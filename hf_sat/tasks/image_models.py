@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -107,15 +107,27 @@ def image_classifier(
 
 
 def mend_batch_norm(model: nn.Module) -> None:
-    """Turn round the momentum of batch norms that is meant the other way."""
+    """Turn round the momentum of batch norms that is meant the other way, and let them take a single picture.
+
+    Of a last batch of one picture a layer deep in the network may see a single value for each channel, and PyTorch
+    refuses to take statistics of one; the layer then uses its running ones.
+    """
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.momentum or 0) > SWAPPED:
-            module.momentum = max(LEAST_MOMENTUM, 1 - module.momentum)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if (module.momentum or 0) > SWAPPED:
+                module.momentum = max(LEAST_MOMENTUM, 1 - module.momentum)
+            module.register_forward_pre_hook(_without_statistics_of_one)
+            module.register_forward_hook(_as_before)
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether a batch of one picture may be one too few."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+def _without_statistics_of_one(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if module.training and inputs[0].numel() == inputs[0].shape[1]:
+        module.training, module.saw_one = False, True
+
+
+def _as_before(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    if getattr(module, "saw_one", False):
+        module.training, module.saw_one = True, False
 
 
 def _try_out(model: PreTrainedModel, pixels: tuple[int, ...]) -> None:

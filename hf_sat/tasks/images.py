@@ -8,20 +8,17 @@ from typing import Literal
 
 import datasets
 from transformers import PreTrainedConfig
-from transformers.utils import logging
 
 from ..config import SATConfig, refuse
 from ..noise import inject_label_noise
 from .data import ROW, class_names, named_column, take_sample, with_labels
 from .image_data import as_pictures, find_columns, load_images, refuse_unreadable, root_of
-from .image_models import has_batch_norm, image_classifier, image_config
+from .image_models import image_classifier, image_config
 from .machine import num_cores, require
 from .pixels import PIXELS, PROBLEM, PixelCollator, Preparation, inspected, preparation_for
 from .results import accuracy
 from .run import Task, few_words
 from .run_options import RunOptions, read_run_options, refuse_below, run_title, source_of, training_sample
-
-logger = logging.get_logger(__name__)
 
 OUTPUT_DIR = "runs/finetune_vit_sat"
 CACHE_BYTES = 2 * 2**30
@@ -117,8 +114,7 @@ class Images:
 def image_task(options: ImageOptions, args: SATConfig) -> Task:
     """The task that the options of a run describe.
 
-    Sets, where they are free, `args.dataloader_num_workers` for pictures that are decoded again and again, and
-    `args.dataloader_drop_last` for a last batch that batch norms cannot take.
+    Sets `args.dataloader_num_workers`, where it is 0, for pictures that are decoded again and again.
 
     Raises:
         ValueError: for data, images, labels and models that cannot be used.
@@ -130,7 +126,7 @@ def image_task(options: ImageOptions, args: SATConfig) -> Task:
     preparation = preparation_for(options.model_name_or_path, config, options.image_size)
     make_model = partial(image_classifier, options.model_name_or_path, config, args.seed, preparation.shape)
     with few_words():
-        _mind_last_batch(make_model(), len(images.train), args)
+        make_model()  # refused before pictures are decoded, where it cannot be
     with args.main_process_first(desc="decoding images"):
         train, validation = _prepared(images, preparation, options, args)
     return Task(
@@ -230,15 +226,6 @@ def _with_pixels(split: datasets.Dataset, column: str, opened: datasets.Dataset)
         return split if column == PIXELS else split.rename_column(column, PIXELS)
     rest = split.remove_columns(column)
     return datasets.concatenate_datasets([opened.select_columns(PIXELS), rest], axis=1)
-
-
-def _mind_last_batch(model: object, num_examples: int, args: SATConfig) -> None:
-    """A batch norm takes no batch of one picture: leave such a last one out, another picture in each epoch."""
-    if args.world_size > 1 or num_examples % args.train_batch_size != 1 or not has_batch_norm(model):
-        return
-    if args.train_batch_size > 1 and not args.dataloader_drop_last:
-        args.dataloader_drop_last = True
-        logger.warning(f"Batches of {args.train_batch_size} leave one picture over, too few for batch norms; left out.")
 
 
 def _title(options: ImageOptions, config: PreTrainedConfig, images: Images) -> str:
