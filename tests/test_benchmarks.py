@@ -21,7 +21,7 @@ import grid as grid_command  # noqa: E402
 import report  # noqa: E402
 import sam_cost  # noqa: E402
 import turns as turns_module  # noqa: E402
-from noisy_labels import blocks, cell, columns, cost_text, figure, methods, results, summary, tables  # noqa: E402
+from noisy_labels import blocks, cell, columns, cost_text, figure, image_text, methods, results, summary, tables  # noqa: E402
 from noisy_labels.columns import ALL, CHOOSE, REPORT, Column, select  # noqa: E402
 from noisy_labels.data import Examples, read  # noqa: E402
 from noisy_labels.methods import METHODS, method  # noqa: E402
@@ -431,3 +431,15 @@ def test_cost_is_told_from_the_files(tmp_path):
     assert "2,600 bytes a step and waits for 0.12 ms" in told and "`elr` 1.00 and `sat` 1.02" in told
     assert "50 fine classes 8 entries differ from all of them by 0.05" in cost_text.top_k_sentence(tmp_path)
     assert "not been measured" in cost_text.cost_paragraph(tmp_path / "none")
+
+
+def test_words_about_images(tmp_path):
+    assert image_text.cifar10n_sentence(tmp_path) == cost_text.NOT_MEASURED
+    told = {"train_samples": 10_000, "eval_samples": 500, "image_size": 48, "epochs": 8.0}
+    plain = {"name": "plain Trainer", "score": 0.5, "recall": None, "precision": None}
+    sat = {"name": "SATTrainer", "score": 0.625, "recall": 0.25, "precision": 0.75}
+    result = {"device": "CPU, 1 thread", "settings": told, "rows": [plain, sat]}
+    (tmp_path / "cifar10n.json").write_text(json.dumps(result))
+    sentence = image_text.cifar10n_sentence(tmp_path)
+    assert "8 epochs: 50.0 % of 500 test pictures" in sentence and "62.5 % with SATTrainer" in sentence
+    assert "25.0 % of the wrong labels and is right in 75.0 %" in sentence and "(1 seed;" in sentence

@@ -19,6 +19,7 @@ from hf_sat.cli import main
 from hf_sat.tasks import train
 from hf_sat.tasks.lora import LoraOptions
 from hf_sat.tasks.options import OptionParser
+from hf_sat.tasks.run import Task
 from hf_sat.tasks.run_options import RunOptions
 from hf_sat.tasks.text import OFFLINE, TextOptions
 
@@ -45,8 +46,9 @@ def told(monkeypatch):
         return []
 
     monkeypatch.setattr(train, "compare", keep)
+    made = Task(None, None, make_model=None, all_cores=False)
     monkeypatch.setattr(train, "with_adapters", lambda task, lora, says: kept.update(lora=lora))
-    monkeypatch.setattr("hf_sat.tasks.text.text_task", lambda options, args: kept.update(options=options))
+    monkeypatch.setattr("hf_sat.tasks.text.text_task", lambda options, args: kept.update(options=options) or made)
 
     def tell(*argv, **presets):
         train.train(argv, presets=presets)
@@ -116,7 +118,7 @@ def test_files_beside_the_recipes_are_read(told, name):
         (["--train_file", "rows.csv", "--text_column", "reviw", "--label_column", "animal"], "Did you mean 'review'"),
         (["--output_dir", "rows.csv"], "output_dir='rows.csv': it cannot be made"),
         (["--model_name_or_path", "no/where"], "model_name_or_path='no/where'.*A folder must exist"),
-        (["--dataset_name", "no/where"], "dataset_name='no/where'.*needs the network"),
+        (["--dataset_name", "no/where"], "dataset_name='no/where'.*no data set of the Hub can be read"),
     ],
 )
 def test_a_line_and_status_2_for_what_cannot_be(argv, message, capsys):

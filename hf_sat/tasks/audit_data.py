@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from .audit_columns import choose_columns
-from .audit_images import as_picture, unreadable_pictures
+from .audit_images import unreadable_pictures
 from .audit_labels import class_names, classes_of_rows, warn_of_few, written_forms
 from .audit_options import AuditOptions
+from .pictures import as_picture
 
 FEWEST_ROWS = 20
 

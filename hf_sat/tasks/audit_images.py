@@ -1,6 +1,5 @@
 """Images of an audit: opened, checked, and turned into what a model takes."""
 
-import io
 import os
 import sys
 from functools import partial
@@ -8,58 +7,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, ResNetConfig, set_seed
+from transformers import AutoImageProcessor, ResNetConfig
 
 from .audit_options import AuditOptions
+from .image_models import image_classifier, image_config, named_classes
 from .machine import require
+from .pictures import open_or_say_why, open_picture
 from .run import Task
 
 SIZE = 64  # pixels, of the model that is made here
-DRAFT = (128, 128)  # a check decodes JPEG at a fraction of its size
-
-
-def as_picture(value: Any, root: str) -> dict | None:
-    """An image as `datasets` has it, {"bytes", "path"}, from a path below `root`, bytes, or such a mapping."""
-    if isinstance(value, str) and value.strip():
-        return {"bytes": None, "path": os.path.join(root, value)}
-    if isinstance(value, bytes):
-        return {"bytes": value, "path": None}
-    if isinstance(value, dict) and value.get("bytes"):
-        return {"bytes": value["bytes"], "path": None}
-    if isinstance(value, dict) and value.get("path"):
-        return {"bytes": None, "path": os.path.join(root, value["path"])}
-    return None
-
-
-def open_picture(picture: dict, draft: bool = False) -> Any:
-    """The `PIL.Image`, upright and in RGB; raises what Pillow raises where it is none."""
-    from PIL import Image, ImageOps
-
-    with Image.open(picture["path"] if picture["bytes"] is None else io.BytesIO(picture["bytes"])) as image:
-        if draft:
-            image.draft("RGB", DRAFT)
-        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def unreadable_pictures(pictures: list[dict | None]) -> dict[int, str]:
     """Position of each that cannot be opened, and why."""
-    require("PIL", extra="test")
-    from PIL import Image
+    require("PIL", extra="images")
     from tqdm import tqdm
 
-    found = {}
     quiet = len(pictures) < 500 or not sys.stderr.isatty()
-    for place, picture in enumerate(tqdm(pictures, desc="images", file=sys.stderr, disable=quiet)):
-        if picture is None:
-            found[place] = "no image"
-            continue
-        try:
-            open_picture(picture, draft=True)
-        except FileNotFoundError:
-            found[place] = f"there is no file {picture['path']}"
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            found[place] = f"no image that can be read ({type(error).__name__})"
-    return found
+    shown = tqdm(pictures, desc="images", file=sys.stderr, disable=quiet)
+    reasons = {place: open_or_say_why(picture, draft=True)[1] for place, picture in enumerate(shown)}
+    return {place: reason for place, reason in reasons.items() if reason is not None}
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -83,20 +50,15 @@ def image_task(pictures: list[dict], labels: np.ndarray, names: list[str], optio
     Raises:
         ValueError: for a model that cannot be read.
     """
-    named = {
-        "num_labels": len(names),
-        "id2label": dict(enumerate(names)),
-        "label2id": {n: i for i, n in enumerate(names)},
-    }
     if options.model is None:
         train = Pictures(pictures, labels, _Small())
-        return Task(train, None, partial(_new_model, named, options.seed), title="small ResNet, trained from scratch")
+        return Task(train, None, partial(_new_model, names, options.seed), title="small ResNet, trained from scratch")
     try:
         processor = AutoImageProcessor.from_pretrained(options.model)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"--model {options.model!r}: it holds no image processor ({error}).") from None
     train = Pictures(pictures, labels, partial(_processed, processor))
-    make_model = partial(_pretrained, options.model, named, options.seed)
+    make_model = partial(image_classifier, options.model, image_config(options.model, names), options.seed)
     return Task(train, None, make_model, title=os.path.basename(options.model.rstrip("/")))
 
 
@@ -117,14 +79,12 @@ def _processed(processor: Any, picture: dict) -> torch.Tensor:
     return processor(open_picture(picture), return_tensors="pt")["pixel_values"][0]
 
 
-def _new_model(named: dict, seed: int) -> torch.nn.Module:
-    set_seed(seed)
+def _new_model(names: list[str], seed: int) -> torch.nn.Module:
     config = ResNetConfig(
-        embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1, 1, 1, 1], layer_type="basic", **named
+        embedding_size=32,
+        hidden_sizes=[32, 64, 128, 256],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        **named_classes(names),
     )
-    return AutoModelForImageClassification.from_config(config)
-
-
-def _pretrained(folder: str, named: dict, seed: int) -> torch.nn.Module:
-    set_seed(seed)
-    return AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **named)
+    return image_classifier(None, config, seed)

@@ -13,8 +13,8 @@ from typing import Any
 from .audit_csv import CsvTable, read_csv
 from .audit_json import JsonTable, read_json
 from .audit_options import AuditOptions
+from .pictures import EXTENSIONS
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FILE, LABEL = "file", "label"  # columns of a folder of images
 
 
@@ -126,7 +126,7 @@ def read_folder(root: str) -> Any:
         for name in names
         if not name.startswith(".")
     )
-    images = [name for name in found if name.lower().endswith(IMAGES)]
+    images = [name for name in found if name.lower().endswith(EXTENSIONS)]
     if not images:
         raise ValueError(
             f"{root}: there is no image in this folder; put them into class folders ({root}/cat/1.jpg), or name a file."

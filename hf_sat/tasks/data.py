@@ -1,6 +1,7 @@
 """Labelled data from the Hub or from files, of whatever kind: loaded, sampled, and its labels checked."""
 
 import difflib
+import glob
 import os
 from collections.abc import Callable, Iterable
 
@@ -15,17 +16,22 @@ ROW = "source_row"  # where a sample is trained on: each example's row in the wh
 
 
 def load_table(setting: str, path: str) -> datasets.Dataset:
-    """The rows of a CSV, TSV, JSON or Parquet file.
+    """The rows of a CSV, TSV, JSON or Parquet file, or of all that a pattern names.
 
     Args:
         setting: that names the file.
 
     Raises:
-        ValueError: for a file that is missing or of another kind.
+        ValueError: for a file that is missing, of another kind, or not what its name says.
     """
-    extension = check_file(setting, path, FORMATS)
+    files = [path] if os.path.isfile(path) else sorted(glob.glob(path)) or [path]
+    extension = check_file(setting, files[0], FORMATS)
     options = {"sep": "\t"} if extension == ".tsv" else {}
-    return datasets.load_dataset(FORMATS[extension], data_files=path, split="train", **options)
+    try:
+        return datasets.load_dataset(FORMATS[extension], data_files=files, split="train", **options)
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise refuse(setting, path, f"it cannot be read as {FORMATS[extension]} ({reason}).") from error
 
 
 def check_file(setting: str, path: str, formats: Iterable[str]) -> str:
@@ -50,12 +56,13 @@ def load_splits(
     Args:
         dataset_name: name on the Hub, or a folder; the held-out split is its "validation", else its "test".
         dataset_config_name: configuration of that data set.
-        train_file: CSV, TSV, JSON (an array or a line per row) or Parquet file, or what `load_file` reads.
+        train_file: CSV, TSV, JSON (an array or a line per row) or Parquet file, or a pattern of several, "train_*.csv";
+            or what `load_file` reads.
         validation_file: held-out examples, likewise.
         load_file: from the setting that names a file, and its path, to its rows.
 
     Raises:
-        ValueError: for a file that is missing or of another kind, or sources that exclude each other.
+        ValueError: for a source that is missing or of another kind, or sources that exclude each other.
     """
     if train_file is not None:
         if dataset_name is not None:
@@ -66,12 +73,24 @@ def load_splits(
         raise refuse("validation_file", validation_file, "give train_file too.")
     if dataset_name is None:
         return None
-    splits = datasets.load_dataset(dataset_name, dataset_config_name)
+    splits = _load_named(dataset_name, dataset_config_name)
     if "train" not in splits:
         raise refuse(
             "dataset_name", dataset_name, f"there is no split 'train' among {list(splits)}; save one to a file."
         )
     return splits["train"], next((splits[name] for name in ("validation", "test") if name in splits), None)
+
+
+def _load_named(name: str, config_name: str | None) -> datasets.DatasetDict:
+    try:
+        return datasets.load_dataset(name, config_name)
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise refuse(
+            "dataset_name",
+            name,
+            f"no folder under {os.getcwd()!r} and no data set of the Hub can be read so ({reason}).",
+        ) from error
 
 
 def take_sample(dataset: datasets.Dataset, most: int | None, seed: int, keep_rows: bool = False) -> datasets.Dataset:
@@ -113,7 +132,8 @@ def only_column(dataset: datasets.Dataset, setting: str, usual: tuple[str, ...],
     named = [name for name in usual if name in dataset.features]
     if named or len(possible) == 1:
         return (named or possible)[0]
-    raise refuse(setting, None, f"it is not clear which it is; name one of the columns {dataset.column_names}.")
+    columns = possible or dataset.column_names
+    raise refuse(setting, None, f"it is not clear which it is; name one of the columns {columns}.")
 
 
 def columns_of(dataset: datasets.Dataset, kind: type) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import torch
 
 MOST_THREADS = 8  # batches of short texts gain nothing from more
+INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def require(package: str, extra: str) -> str:
@@ -20,9 +21,8 @@ def require(package: str, extra: str) -> str:
     """
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise ModuleNotFoundError(
-            f"{package} is missing: pip install {package.replace('_', '-')}, or hf_sat with the extra [{extra}]."
-        )
+        name = INSTALLED_AS.get(package, package.replace("_", "-"))
+        raise ModuleNotFoundError(f"{package} is missing: pip install {name}, or hf_sat with the extra [{extra}].")
     return os.path.dirname(spec.origin)
 
 
@@ -33,6 +33,10 @@ def use_all_cores() -> None:
     """
     if torch.cuda.is_available() or os.environ.get("OMP_NUM_THREADS") != "1":
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    torch.set_num_threads(max(1, min(MOST_THREADS, cores // processes)))
+    torch.set_num_threads(max(1, min(MOST_THREADS, num_cores() // processes)))
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

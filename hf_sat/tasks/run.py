@@ -21,9 +21,10 @@ from ..augment import AugmentedTexts
 from ..config import SATConfig
 from ..trainer import SATTrainer
 from ..trainer.numbered_data import NumberedDataMixin
+from ..trainer.renamed_weights import RenamedWeightsMixin
 from .results import Result, add_corrections
 
-MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "labels")
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Task:
         collator, processing_class, compute_metrics: as `transformers.Trainer` takes them.
         metric: the held-out score that counts, a key of what `compute_metrics` returns, higher being better.
         views: what is trained on in place of `train`, where its texts are augmented.
+        all_cores: whether the model has work for more cores than one.
         export: what else is made of a trained model that lies in a folder; returns the folder it leaves.
     """
 
@@ -50,17 +52,22 @@ class Task:
     compute_metrics: Callable | None = None
     metric: str = "accuracy"
     views: AugmentedTexts | None = None
+    all_cores: bool = True
     export: Callable[[str], str] | None = None
 
 
-class EpochTellingTrainer(NumberedDataMixin, Trainer):
+class ResumableTrainer(RenamedWeightsMixin, Trainer):
+    """The plain Trainer, but that it resumes from checkpoints of ViTs too."""
+
+
+class EpochTellingTrainer(NumberedDataMixin, ResumableTrainer):
     """The plain Trainer, but that it tells its data set the epoch, which upstream does with some samplers alone."""
 
 
 def trainer_of(kind: type[Trainer], task: Task, args: SATConfig, **more: Any) -> Trainer:
     """A Trainer for the task; `more` are further arguments of its class."""
-    if task.views is not None and kind is Trainer:
-        kind = EpochTellingTrainer
+    if kind is Trainer:
+        kind = ResumableTrainer if task.views is None else EpochTellingTrainer
     return kind(
         model=task.make_model(),
         args=args,

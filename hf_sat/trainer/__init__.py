@@ -4,13 +4,15 @@ from transformers import Seq2SeqTrainer, Trainer
 
 from .distillation import DistillationMixin
 from .label_correction import LabelCorrectionMixin
+from .renamed_weights import RenamedWeightsMixin
 from .sharpness import SharpnessMixin
 
 
-class SATMixin(SharpnessMixin, DistillationMixin, LabelCorrectionMixin):
+class SATMixin(SharpnessMixin, DistillationMixin, LabelCorrectionMixin, RenamedWeightsMixin):
     """Everything of hf_sat for any subclass of `transformers.Trainer`: `class Mine(SATMixin, MyTrainer): ...`.
 
-    With all of it off, every method hands over to the class beneath, untouched.
+    With all of it off, every method hands over to the class beneath, untouched; but for checkpoints whose weights have
+    other names than the model's, which upstream loses (see [`RenamedWeightsMixin`]).
     """
 
 

@@ -14,7 +14,17 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from noisy_labels import augmentation_text, cost_text, distillation_text, figure, results, summary, tables, tokens_text
+from noisy_labels import (
+    augmentation_text,
+    cost_text,
+    distillation_text,
+    figure,
+    image_text,
+    results,
+    summary,
+    tables,
+    tokens_text,
+)
 from noisy_labels.blocks import with_blocks
 from transformers import HfArgumentParser
 
@@ -55,6 +65,7 @@ def main_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
         "distillation": distillation_text.distillation_paragraph(folder),
         "augmentation": augmentation_text.augmentation_table(folder),
         "tokens": tokens_text.tokens_sentence(folder),
+        "images": image_text.cifar10n_sentence(folder),
     }
 
 
