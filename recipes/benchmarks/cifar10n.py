@@ -41,11 +41,11 @@ class Options:
     train_samples: int = field(default=10_000, metadata={"help": "The first so many training pictures."})
     eval_samples: int = field(default=10_000, metadata={"help": "The first so many test pictures."})
     epochs: float = field(default=8, metadata={"help": "Length of training."})
-    image_size: int = field(default=64, metadata={"help": "Side of the pictures, pixels."})
+    image_size: int = field(default=48, metadata={"help": "Side of the pictures, pixels."})
     batch_size: int = field(default=32, metadata={"help": "Pictures of a step."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Largest; it falls to 0."})
-    start: str = field(default="auto", metadata={"help": "sat_start_epoch."})
-    momentum: str = field(default="auto", metadata={"help": "sat_momentum."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "Largest; it falls to 0."})
+    start: str = field(default="2", metadata={"help": "sat_start_epoch."})
+    momentum: str = field(default="0.8", metadata={"help": "sat_momentum."})
     plain: bool = field(default=True, metadata={"help": "Run the plain Trainer too."})
 
 
@@ -118,7 +118,8 @@ def main() -> None:
         print(f"{name}: {100 * statistics.mean(scores):.1f} % over {len(scores)} seeds")
     if options.split != "test":
         sys.exit()
-    about = {"device": f"CPU {platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__}
+    threads = torch.get_num_threads()
+    about = {"device": f"CPU {platform.machine()}, {threads} thread{'s' * (threads > 1)}", "torch": torch.__version__}
     settings = {name: value for name, value in asdict(options).items() if name not in ("data_dir", "plain")}
     RESULTS.write_text(json.dumps({**about, "settings": settings, "rows": rows}, indent=1) + "\n")
 
