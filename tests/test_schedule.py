@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from hf_sat.methods.schedule import Period, Schedule, auto_momentum, has_learned, has_settled, latest_start
+from hf_sat.methods.schedule import (
+    Period,
+    Schedule,
+    auto_momentum,
+    has_learned,
+    has_settled,
+    last_resort,
+    latest_start,
+)
 
 
 def steps(total_epochs, per_epoch=10):
@@ -42,8 +50,31 @@ def test_a_steadily_contradicted_label_is_corrected_before_the_end(total_epochs,
 def test_latest_start(total_epochs):
     """Predictions that never settle: the fallback."""
     schedule = Schedule("auto", "auto", total_epochs)
-    run(schedule, total_epochs, lambda epoch: 0.7, lambda epoch: 0.5**epoch if epoch < 4 else 0.0)
+    run(schedule, total_epochs, lambda epoch: 0.7, lambda epoch: 0.25**epoch if epoch < 4 else 0.0)
     assert schedule.onset <= latest_start(total_epochs)
+
+
+@pytest.mark.parametrize("total_epochs", [3, 8, 40])
+def test_predictions_that_are_not_steady_are_waited_for(total_epochs):
+    """As of an image model from scratch: most change from epoch to epoch, and it looks as if they had settled."""
+    schedule = Schedule("auto", "auto", total_epochs)
+    run(schedule, total_epochs, lambda epoch: 0.4, lambda epoch: 0.8)
+    assert schedule.onset == last_resort(total_epochs) and schedule.current_momentum <= (1 / 3) ** (
+        1.5 / max(1.5, total_epochs - schedule.onset)
+    )
+    schedule = Schedule("auto", "auto", 40)
+    run(schedule, 40, lambda epoch: 0.5, lambda epoch: 0.95 if epoch < 13 else 0.2)
+    assert schedule.onset == 14.0
+
+
+def test_predictions_that_flicker_are_averaged_over_more_visits():
+    """What changes because the model learns does not count, what changes all the same does."""
+    momenta = []
+    for changes in ([1.0, 0.4, 0.1, 0.1], [1.0, 0.4, 0.4, 0.4]):
+        schedule = Schedule("auto", "auto", 12)
+        run(schedule, 12, lambda epoch: 0.5, lambda epoch, changes=changes: changes[min(epoch, 3)])
+        momenta.append(schedule.current_momentum)
+    assert momenta == pytest.approx([(1 / 3) ** (1 / 0.9), 0.4**0.5], abs=1e-3)
 
 
 def test_onset_where_predictions_settle():
@@ -74,7 +105,19 @@ def test_momentum_bounds():
     lefts = np.linspace(0, 400, 50)
     momenta = [auto_momentum(left, 1.0) for left in lefts]
     assert momenta == sorted(momenta) and momenta[-1] == 0.9 and momenta[0] == pytest.approx(1 / 3)
-    assert all(auto_momentum(left, 0.6) <= 0.36 for left in lefts) and auto_momentum(400, 0.0) == 0.2
+    # The momentum of few visits follows from agreement and steadiness, that of many from their number.
+    assert [auto_momentum(left, 0.6) for left in (4, 8, 10)] == pytest.approx([0.36, 0.36, 0.36])
+    assert auto_momentum(10, 0.6, flicker=0.49) == pytest.approx(0.7) and auto_momentum(2, 0.0) == 0.2
+    assert auto_momentum(400, 0.0) == 0.9 and auto_momentum(0, 0.0) == 0.2
+
+
+@pytest.mark.parametrize("left", [3, 8, 30, 60, 90])
+@pytest.mark.parametrize("agreement, flicker", [(0.1, 0.0), (0.4, 0.7), (1.0, 0.0)])
+def test_a_contradicted_label_flips_in_a_tenth_to_two_thirds_of_the_visits_left(left, agreement, flicker):
+    momentum = auto_momentum(left, agreement, flicker)
+    # As the prediction says 3/4 for another class, the given label is the smaller once a^n < 1/3.
+    visits = np.log(1 / 3) / np.log(momentum)
+    assert 0.1 * left - 1e-9 <= visits <= 2 / 3 * left + 1e-9
 
 
 @pytest.mark.parametrize("agreeing, expected", [(25, False), (28, False), (30, True), (100, True)])

@@ -26,7 +26,7 @@ class LabelCorrectionArguments(PeerMethodArguments):
             the visits that are left at the onset (see `hf_sat.methods.schedule.auto_momentum`); the paper has 0.9.
         sat_start_epoch (number >= 0 or "auto"): correction is on once `state.epoch >= sat_start_epoch` as an
             optimizer step begins; epochs count from 0 and may be fractional. "auto" watches the predictions of the
-            run (see `hf_sat.methods.schedule.OnsetDetector`).
+            run (see `hf_sat.methods.schedule.Schedule`).
         sat_loss ("ce" | "sce"): cross-entropy with the soft target, or its symmetric form
             `CE + sat_sce_beta * reverse CE`.
         sat_sce_beta (number >= 0): weight of the reverse cross-entropy in the symmetric form; the authors' is 0.3.

@@ -38,12 +38,14 @@ def run_audit(data: AuditData, options: AuditOptions) -> tuple[LabelReport, dict
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         with few_words():
             return _run(data, options)
     finally:
-        datasets.enable_progress_bars()
+        if shown:
+            datasets.enable_progress_bars()
         logging.set_verbosity(verbosity)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 from noisy_labels import (
+    audit_text,
     augmentation_text,
     cost_text,
     distillation_text,
@@ -33,6 +34,7 @@ ROOT = HERE.parents[1]
 FIGURE = "figures/accuracy_by_epoch.png"
 HALVES = {"report": "Reporting half", "choose": "Choosing half", "other": "Other columns"}
 MAIN_LENGTH = 10
+AUDIT_FIGURE = f"![wrong labels found, and the noise rate estimated](recipes/benchmarks/{audit_text.FIGURE})"
 NOTHING = "No cells are stored yet."
 
 
@@ -64,6 +66,8 @@ def main_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
         "top_k": cost_text.top_k_sentence(folder),
         "distillation": distillation_text.distillation_paragraph(folder),
         "augmentation": augmentation_text.augmentation_table(folder),
+        "audit": audit_text.audit_table(folder),
+        "audit_figure": AUDIT_FIGURE if (folder / "audit.json").exists() else "",
         "tokens": tokens_text.tokens_sentence(folder),
         "images": image_text.cifar10n_sentence(folder),
     }
@@ -141,6 +145,7 @@ def main() -> None:
     leading = main_cells(results.load(folder / "noisy_labels.jsonl"))
     if not leading.empty:
         figure.draw(leading, HERE / FIGURE)
+    audit_text.draw(folder, HERE / audit_text.FIGURE)
 
 
 if __name__ == "__main__":
