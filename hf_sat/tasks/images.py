@@ -24,8 +24,7 @@ OUTPUT_DIR = "runs/finetune_vit_sat"
 CACHE_BYTES = 2 * 2**30
 MOST_WORKERS = 8
 DIGITS, SCRATCH = (1, 8, 8), (3, 32, 32)  # channels, height and width that a model without a name sees
-# Without data of the user's: short enough for two cores, with a noise that plain training learns by heart. What learns
-# from scratch is right late: start and the paper's momentum are set, as "auto" is meant for pretrained models.
+# Without data of the user's: short enough for two cores, with a noise that plain training learns by heart.
 OFFLINE = {
     "output_dir": OUTPUT_DIR,
     "noise_rate": 0.4,
@@ -33,8 +32,6 @@ OFFLINE = {
     "num_train_epochs": 60,
     "learning_rate": 2e-3,
     "warmup_steps": 0.1,
-    "sat_start_epoch": 10,
-    "sat_momentum": 0.9,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 256,
     "logging_strategy": "epoch",
