@@ -21,7 +21,19 @@ import grid as grid_command  # noqa: E402
 import report  # noqa: E402
 import sam_cost  # noqa: E402
 import turns as turns_module  # noqa: E402
-from noisy_labels import blocks, cell, columns, cost_text, figure, image_text, methods, results, summary, tables  # noqa: E402
+from noisy_labels import (  # noqa: E402
+    audit_text,
+    blocks,
+    cell,
+    columns,
+    cost_text,
+    figure,
+    image_text,
+    methods,
+    results,
+    summary,
+    tables,
+)
 from noisy_labels.columns import ALL, CHOOSE, REPORT, Column, select  # noqa: E402
 from noisy_labels.data import Examples, read  # noqa: E402
 from noisy_labels.methods import METHODS, method  # noqa: E402
@@ -443,3 +455,24 @@ def test_words_about_images(tmp_path):
     sentence = image_text.cifar10n_sentence(tmp_path)
     assert "8 epochs: 50.0 % of 500 test pictures" in sentence and "62.5 % with SATTrainer" in sentence
     assert "25.0 % of the wrong labels and is right in 75.0 %" in sentence and "(1 seed;" in sentence
+
+
+def test_the_audit_table_is_of_its_results(tmp_path):
+    assert audit_text.audit_table(tmp_path) == cost_text.NOT_MEASURED
+    about = {"samples": 1500, "epochs": 5, "layers": 3, "device": "CPU of a kind, 1 threads", "num_train": 1500}
+    found = {"auroc": 0.8, "average_precision": 0.6, "rate": 0.25, "cpu_seconds": 10.0}
+    clean = {"rate": 0.01, "cpu_seconds": 10.0}
+    runs = [
+        {"column": "a/pair20", "seed": 0, "wrong": 0.2, "report": found, "cleanlab": {**found, "cpu_seconds": 40.0}},
+        {"column": "a/pair20", "seed": 1, "wrong": 0.2, "report": {**found, "auroc": 0.9}, "cleanlab": found},
+        {"column": "a/clean", "seed": 0, "wrong": 0.0, "report": clean, "cleanlab": {**clean, "rate": 0.05}},
+    ]
+    (tmp_path / "audit.json").write_text(json.dumps({"runs": [{**about, **run} for run in runs]}))
+    caption, _, _, _, *rows = audit_text.audit_table(tmp_path).splitlines()
+    assert "means over 2 seeds" in caption and "take 1.0 times" in caption and "CPU of a kind." in caption
+    assert rows == [
+        "| a/pair20 | 0.850 / 0.800 | 0.600 / 0.600 | 20.0 | 25.0 / 25.0 |",
+        "| a/clean | - | - | 0.0 | 1.0 / 5.0 |",
+    ]
+    audit_text.draw(tmp_path, tmp_path / "figures" / "audit.png")
+    assert (tmp_path / "figures" / "audit.png").read_bytes().startswith(b"\x89PNG")

@@ -64,7 +64,7 @@ def test_predictions_that_are_not_steady_are_waited_for(total_epochs):
     )
     schedule = Schedule("auto", "auto", 40)
     run(schedule, 40, lambda epoch: 0.5, lambda epoch: 0.95 if epoch < 13 else 0.2)
-    assert schedule.onset == 14.0
+    assert 13.0 < schedule.onset <= 14.0
 
 
 def test_predictions_that_flicker_are_averaged_over_more_visits():
