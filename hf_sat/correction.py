@@ -250,7 +250,8 @@ class LabelCorrection:
         known = given == labels
         self.monitor.count(rows, given, state.current_labels(rows), -(fresh & (given >= 0)).long())
         agreeing = visits.predicted == labels
-        self.monitor.see(counted, visits.finite, agreeing, visits.target.max(dim=1).values)
+        confidence = visits.target.max(dim=1).values
+        self.monitor.see(rows, visits.predicted, counted, visits.finite, agreeing, confidence)
         changed = fresh & known & (state.last_prediction[rows] != visits.predicted)
         self.schedule.see(fresh, agreeing, changed, labels, state.num_classes)
         self.joint.see(state.n_visits[rows].long(), labels, visits.confident, visits.p_given, fresh)

@@ -12,7 +12,7 @@ from .state import LabelState
 logger = logging.get_logger(__name__)
 
 # Sums since the last log, in this order.
-INTERVAL = ("visits", "agreeing", "confidence", "nonfinite")
+INTERVAL = ("visits", "agreeing", "confidence", "nonfinite", "clean_agreeing")
 # A class is being swallowed when it keeps less than this share of the rows that were given to it.
 SWALLOWED_SHARE = 0.2
 SWALLOWED_FROM = 10
@@ -59,10 +59,19 @@ class CorrectionMonitor:
             self.right += (corrected * (current == clean)).sum()
             self.wrong += (sign * (given != clean)).sum()
 
-    def see(self, counted: Tensor, finite: Tensor, agreeing: Tensor, confidence: Tensor) -> None:
+    def see(
+        self,
+        rows: Tensor,
+        predicted: Tensor,
+        counted: Tensor,
+        finite: Tensor,
+        agreeing: Tensor,
+        confidence: Tensor,
+    ) -> None:
         """Add visits, (M,) each, to the interval."""
         valid = counted & finite
-        sums = (valid, valid & agreeing, valid * confidence, counted & ~finite)
+        clean_agreeing = torch.zeros_like(valid) if self.clean is None else valid & (self.clean[rows] == predicted)
+        sums = (valid, valid & agreeing, valid * confidence, counted & ~finite, clean_agreeing)
         self.interval += torch.stack([part.sum(dtype=torch.float32) for part in sums])
 
     def read(self, correcting: bool) -> dict[str, float]:
@@ -77,6 +86,8 @@ class CorrectionMonitor:
             "sat/agreement": interval["agreeing"] / visits,
             "sat/target_confidence": interval["confidence"] / visits,
         }
+        if self.clean is not None:
+            logs["sat/clean_agreement"] = interval["clean_agreeing"] / visits
         if self.clean is not None and sum(corrected):
             logs["sat/precision"] = right / sum(corrected)
         if wrong:

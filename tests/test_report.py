@@ -299,6 +299,9 @@ def test_log_entries(runs):
     given, clean = np.array(data["labels"]), np.array(data["clean_labels"])
     changed = targets != given
     last = logs[-1]
+    predicted = trainer._correction.state.last_prediction[:-1].numpy()  # in the epoch that the last log is of
+    assert last["sat/clean_agreement"] == pytest.approx((predicted == clean).mean())
+    assert last["sat/agreement"] == pytest.approx((predicted == given).mean())
     assert last["sat/corrected"] == pytest.approx(changed.mean())
     assert last["sat/corrected_worst_class"] == pytest.approx(max(changed[given == c].mean() for c in range(4)))
     assert last["sat/precision"] == pytest.approx((targets == clean)[changed].mean())

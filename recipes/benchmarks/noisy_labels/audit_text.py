@@ -76,7 +76,7 @@ def draw(folder: Path, path: Path) -> None:
     axes[0].set_yticks(range(len(columns)), columns)
     axes[0].set_title("average precision of the wrong labels found", fontsize=10)
     axes[1].set_title("share of wrong labels, estimated", fontsize=10)
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
