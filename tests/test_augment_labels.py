@@ -10,7 +10,7 @@ from hf_sat.augment import OPERATIONS, TextAugmenter, labels_follow
 from hf_sat.augment.checks import one_each
 
 quick = settings(max_examples=80, deadline=None, database=None)
-NER = Path("/work/shared/data/ner")
+NER = Path(__file__).parents[2] / "shared" / "data" / "ner"
 NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 tags = st.lists(st.tuples(st.sampled_from(["O", "PER", "LOC"]), st.integers(1, 3)), max_size=8).map(
     lambda runs: [tag if tag == "O" else f"{'I' if at else 'B'}-{tag}" for tag, size in runs for at in range(size)]
