@@ -9,15 +9,15 @@ import datasets
 import torch
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
-from transformers.utils import logging
 
 from ..audit import LabelReport
 from ..config import SATConfig
+from ..quiet import errors_only, no_data_bars, no_weight_bars
 from ..trainer import SATTrainer
 from .audit_data import AuditData
 from .audit_images import image_task
 from .audit_options import AuditOptions
-from .run import Task, few_words, trainer_of
+from .run import Task, trainer_of
 from .text import encoder_title, packaged_encoder, tokenised_task
 
 # Enough steps for a new head, at most so many passes where rows are few.
@@ -36,17 +36,8 @@ def run_audit(data: AuditData, options: AuditOptions) -> tuple[LabelReport, dict
         ValueError: for a model that cannot be read.
         ModuleNotFoundError: without a model of the user's, where the default one is not installed.
     """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        with few_words():
-            return _run(data, options)
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-        logging.set_verbosity(verbosity)
+    with errors_only(), no_data_bars(), no_weight_bars():
+        return _run(data, options)
 
 
 def _run(data: AuditData, options: AuditOptions) -> tuple[LabelReport, dict[str, str]]:

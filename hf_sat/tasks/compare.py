@@ -3,10 +3,11 @@
 from transformers import Trainer
 
 from ..config import SATConfig
+from ..quiet import no_weight_bars
 from ..trainer import SATTrainer
 from .machine import require
 from .results import Result, print_results, save_results
-from .run import Task, args_below, few_words, length_of, quiet_args, save_run, train_and_evaluate, trainer_of
+from .run import Task, args_below, length_of, quiet_args, save_run, train_and_evaluate, trainer_of
 
 PLAIN_FOLDER = "plain"
 
@@ -35,7 +36,7 @@ def compare(task: Task, args: SATConfig, with_plain: bool = True) -> list[Result
     is_main = args.process_index == 0
     stages = [("plain Trainer", _run_plain), ("SATTrainer", _run_sat)][0 if with_plain else 1 :]
     results = []
-    with few_words():
+    with no_weight_bars():
         for number, (name, run) in enumerate(stages, start=1):
             if is_main:
                 print(f"{number}/{len(stages)} {name}: {task.title}, {length_of(args)}", flush=True)

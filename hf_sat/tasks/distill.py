@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Trainer
 
 from ..cli import exit_status
 from ..config import SATConfig, refuse
+from ..quiet import no_weight_bars
 from ..trainer import SATTrainer
 from .distill_models import Pair, teacher_and_student
 from .distill_results import measured_model, print_models
@@ -20,7 +21,6 @@ from .run import (
     Task,
     args_below,
     batches_of,
-    few_words,
     held_out_score,
     length_of,
     quiet_args,
@@ -143,7 +143,7 @@ def distill_texts(texts: Texts, options: DistillOptions, args: SATConfig) -> tup
         The results, and models and data in a line.
     """
     args = quiet_args(args)
-    with few_words():
+    with no_weight_bars():
         pair = teacher_and_student(texts, options, args, options.teacher_model_name_or_path, options.student_layers)
         models, folders, results = _run_all(pair, options, args)
     if args.process_index == 0:

@@ -10,11 +10,12 @@ import numpy as np
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from ..config import SATConfig, refuse
+from ..quiet import errors_only
 from ..students import create_student
 from ..teacher import class_order
 from ..teacher_columns import add_teacher_columns
 from .run import Task
-from .text import TextOptions, Texts, encoder_title, no_load_report, packaged_encoder, title_of, tokenised_task
+from .text import TextOptions, Texts, encoder_title, packaged_encoder, prepared_task, title_of
 
 
 @dataclass
@@ -55,7 +56,7 @@ def teacher_and_student(
     is_trained = model is not None
     if is_trained:
         texts = in_order_of(model, texts)
-    prepare = partial(_prepared, texts, options, args)
+    prepare = partial(prepared_task, texts, options, args)
     teacher = prepare(name, encoder_title(teacher_name))
     model = model or teacher.make_model()
     teacher = replace(teacher, make_model=lambda: model)
@@ -73,7 +74,7 @@ def trained_classifier(name: str, num_classes: int, dtype: str = "auto") -> PreT
     """The classifier of that name, whose head is in its checkpoint; None for an encoder, or a head of another size."""
     if AutoConfig.from_pretrained(name).num_labels != num_classes:
         return None
-    with no_load_report():
+    with errors_only():  # a head of another size is seen below
         model, info = AutoModelForSequenceClassification.from_pretrained(name, dtype=dtype, output_loading_info=True)
     return None if info["missing_keys"] else model
 
@@ -113,21 +114,6 @@ def _renumbered(split: datasets.Dataset, order: np.ndarray, names: list[str]) ->
             feature = datasets.ClassLabel(names=names)
             split = split.remove_columns(column).add_column(column, numbers, feature=feature)
     return split
-
-
-def _prepared(texts: Texts, options: TextOptions, args: SATConfig, encoder: str, title: str) -> Task:
-    title = title_of(title, options, texts)
-    with args.main_process_first(desc="tokenising"):
-        return tokenised_task(
-            texts.train,
-            texts.validation,
-            texts.column,
-            encoder,
-            options.max_length,
-            args.seed,
-            title,
-            options.augmenter(args.seed),
-        )
 
 
 def _cutter(teacher: PreTrainedModel, layers: int | None) -> Callable[[PreTrainedModel], PreTrainedModel]:

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from ..config import refuse
-from .text import no_load_report
+from ..quiet import errors_only
 
 # Some configurations come from TensorFlow with its meaning of two numbers: the momentum of batch norms as the share of
 # the old statistics, by which running statistics would be those of the last batch, and dropout as the share that stays.
@@ -93,7 +93,7 @@ def image_classifier(
     if folder is None:
         model = AutoModelForImageClassification.from_config(config)
     else:
-        with no_load_report():
+        with errors_only():
             model = AutoModelForImageClassification.from_pretrained(
                 folder,
                 config=config,

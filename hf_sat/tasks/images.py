@@ -11,13 +11,14 @@ from transformers import PreTrainedConfig
 
 from ..config import SATConfig, refuse
 from ..noise import inject_label_noise
+from ..quiet import no_weight_bars
 from .data import ROW, class_names, named_column, take_sample, with_labels
 from .image_data import as_pictures, find_columns, load_images, refuse_unreadable, root_of
 from .image_models import image_classifier, image_config
 from .machine import num_cores, require
 from .pixels import PIXELS, PROBLEM, PixelCollator, Preparation, inspected, preparation_for
 from .results import accuracy
-from .run import Task, few_words
+from .run import Task
 from .run_options import RunOptions, read_run_options, refuse_below, run_title, source_of, training_sample
 
 OUTPUT_DIR = "runs/finetune_vit_sat"
@@ -122,7 +123,7 @@ def image_task(options: ImageOptions, args: SATConfig) -> Task:
     config = image_config(options.model_name_or_path, images.names, options.image_size, scratch)
     preparation = preparation_for(options.model_name_or_path, config, options.image_size)
     make_model = partial(image_classifier, options.model_name_or_path, config, args.seed, preparation.shape)
-    with few_words():
+    with no_weight_bars():
         make_model()  # refused before pictures are decoded, where it cannot be
     with args.main_process_first(desc="decoding images"):
         train, validation = _prepared(images, preparation, options, args)
@@ -229,4 +230,4 @@ def _with_pixels(split: datasets.Dataset, column: str, opened: datasets.Dataset)
 def _title(options: ImageOptions, config: PreTrainedConfig, images: Images) -> str:
     name = options.model_name_or_path
     model = os.path.basename(name.rstrip("/")) if name else f"small {type(config).__name__.removesuffix('Config')}"
-    return run_title(model, f"{len(images.train)} images ({images.source})", len(images.names), options)
+    return run_title(model, f"{len(images.train)} images ({images.source})", f"{len(images.names)} classes", options)

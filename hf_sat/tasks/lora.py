@@ -14,8 +14,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ..config import refuse
+from ..quiet import no_weight_bars
 from .machine import require
-from .run import Task, few_words
+from .run import Task
 from .run_options import refuse_below
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def with_adapters(task: Task, options: LoraOptions, says: bool = True) -> Task:
     require("peft", extra="lora")
     make_base = _quantised(task.make_model, options)
     make_model = partial(_adapted, make_base, options)
-    with few_words():
+    with no_weight_bars():
         share = trained_share(make_model())
     if says:
         print(share, flush=True)

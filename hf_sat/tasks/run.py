@@ -1,10 +1,9 @@
 """A run of a Trainer on a task: what is trained, from which checkpoint, and what is left in the folder."""
 
-import contextlib
 import copy
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 
 from ..augment import AugmentedTexts
 from ..config import SATConfig
@@ -162,15 +160,3 @@ def _resume_from(args: SATConfig) -> str | bool | None:
 
 def length_of(args: SATConfig) -> str:
     return f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
-
-
-@contextlib.contextmanager
-def few_words() -> Iterator[None]:
-    """The Trainer's own bars are enough: none for each file of weights read or written."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -105,15 +105,15 @@ def training_sample(train: datasets.Dataset, options: RunOptions, args: SATConfi
     return take_sample(train, options.max_train_samples, args.seed, keep_rows=args.sample_id_column == ROW)
 
 
-def run_title(model: str, examples: str, num_classes: int, options: RunOptions) -> str:
+def run_title(model: str, examples: str, classes: str, options: RunOptions) -> str:
     """Model and data in a line.
 
     Example:
-        >>> run_title("ViT", "900 images (digits)", 10, RunOptions(noise_rate=0.4))
+        >>> run_title("ViT", "900 images (digits)", "10 classes", RunOptions(noise_rate=0.4))
         'ViT on 900 images (digits), 10 classes, 40% symmetric noise'
     """
     noise = f", {options.noise_rate:.0%} {options.noise_type} noise" if options.noise_rate else ""
-    return f"{model} on {examples}, {num_classes} classes{noise}"
+    return f"{model} on {examples}, {classes}{noise}"
 
 
 def source_of(options: RunOptions, offline: str) -> str:

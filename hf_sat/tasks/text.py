@@ -1,8 +1,7 @@
 """Text classification: the options of a run, and the task they describe."""
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,11 +14,11 @@ from transformers import (
     PreTrainedModel,
     set_seed,
 )
-from transformers.utils import logging
 
 from ..augment import AugmentedTexts, TextAugmenter
 from ..config import SATConfig
 from ..noise import inject_label_noise
+from ..quiet import errors_only
 from .data import class_names, take_sample, with_labels
 from .machine import require
 from .results import accuracy
@@ -102,6 +101,11 @@ def text_task(options: TextOptions, args: SATConfig) -> Task:
     """
     encoder = options.model_name_or_path or packaged_encoder()
     texts = read_texts(options, args)
+    return prepared_task(texts, options, args, encoder, encoder_title(options.model_name_or_path))
+
+
+def prepared_task(texts: Texts, options: TextOptions, args: SATConfig, encoder: str, title: str) -> Task:
+    """The task of checked texts, with an encoder that has this title."""
     with args.main_process_first(desc="tokenising"):
         return tokenised_task(
             texts.train,
@@ -110,7 +114,7 @@ def text_task(options: TextOptions, args: SATConfig) -> Task:
             encoder,
             options.max_length,
             args.seed,
-            title_of(encoder_title(options.model_name_or_path), options, texts),
+            title_of(title, options, texts),
             options.augmenter(args.seed),
         )
 
@@ -212,7 +216,7 @@ def with_new_head(kind: type, encoder: str, names: list[str], seed: int, **load:
         load: further arguments of `from_pretrained`.
     """
     set_seed(seed)
-    with no_load_report():
+    with errors_only():  # that a head is new goes without saying
         return kind.from_pretrained(
             encoder,
             num_labels=len(names),
@@ -221,17 +225,6 @@ def with_new_head(kind: type, encoder: str, names: list[str], seed: int, **load:
             ignore_mismatched_sizes=True,  # of a head made for other classes
             **load,
         )
-
-
-@contextlib.contextmanager
-def no_load_report() -> Iterator[None]:
-    """That a head is new goes without saying."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def encoder_title(name: str | None) -> str:
@@ -245,4 +238,4 @@ def encoder_title(name: str | None) -> str:
 
 def title_of(model: str, options: TextOptions, texts: Texts) -> str:
     """Model and data in a line."""
-    return run_title(model, f"{len(texts.train)} texts ({texts.source})", len(texts.names), options)
+    return run_title(model, f"{len(texts.train)} texts ({texts.source})", f"{len(texts.names)} classes", options)

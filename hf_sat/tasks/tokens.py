@@ -25,7 +25,7 @@ from ..samples import IGNORED
 from .data import ROW, take_sample
 from .machine import require
 from .run import Task
-from .run_options import ReadingOptions, read_run_options
+from .run_options import ReadingOptions, read_run_options, run_title, source_of
 from .text import encoder_title, packaged_encoder, with_new_head
 from .token_data import CLEAN, LABELS, TokenColumns, find_token_columns, load_tokens, tag_names, with_tags
 
@@ -134,8 +134,7 @@ def read_sentences(options: TokenOptions, args: SATConfig) -> Sentences:
     train = _with_noise(train, options, columns, args.seed)
     if validation is not None:
         validation = take_sample(_held_out(validation, columns, names), options.max_eval_samples, args.seed)
-    source = options.dataset_name or os.path.basename(options.train_file or "") or Sentences.source
-    return Sentences(train, validation, columns.tokens, source)
+    return Sentences(train, validation, columns.tokens, source_of(options, Sentences.source))
 
 
 def _numbered(train: datasets.Dataset, args: SATConfig) -> datasets.Dataset:
@@ -281,5 +280,5 @@ def _span_metrics(prediction: EvalPrediction, metric: Any, names: np.ndarray) ->
 
 def title_of(model: str, options: TokenOptions, sentences: Sentences) -> str:
     """Model and data in a line."""
-    noise = f", {options.noise_rate:.0%} {options.noise_type} noise" if options.noise_rate else ""
-    return f"{model} on {len(sentences.train)} sentences ({sentences.source}), {len(sentences.names)} tags{noise}"
+    examples = f"{len(sentences.train)} sentences ({sentences.source})"
+    return run_title(model, examples, f"{len(sentences.names)} tags", options)

@@ -4,15 +4,14 @@ transformers saves a ViT under its old names and `from_pretrained` translates th
 does not (5.23): a resumed run keeps the layers' first weights, and only a warning tells.
 """
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 
 from safetensors import safe_open
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from ..quiet import errors_only
 from ..rng import preserved_rng
 
 
@@ -22,7 +21,7 @@ class RenamedWeightsMixin:
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         if not self._is_renamed(resume_from_checkpoint):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        with _errors_only():  # upstream's warning would name weights that are loaded after it
+        with errors_only():  # upstream's warning would name weights that are loaded after it
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             load_translated(self.model, resume_from_checkpoint)
 
@@ -57,13 +56,3 @@ def names_in(folder: str) -> set[str]:
         with open(index, encoding="utf-8") as file:
             return set(json.load(file)["weight_map"])
     return set()
-
-
-@contextlib.contextmanager
-def _errors_only() -> Iterator[None]:
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
