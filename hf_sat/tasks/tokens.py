@@ -25,7 +25,7 @@ from ..samples import IGNORED
 from .data import ROW, take_sample
 from .machine import require
 from .run import Task
-from .run_options import ReadingOptions, read_run_options, run_title, source_of
+from .run_options import EACH_EPOCH, ReadingOptions, read_run_options, run_title, source_of
 from .text import encoder_title, packaged_encoder, with_new_head
 from .token_data import CLEAN, LABELS, TokenColumns, find_token_columns, load_tokens, tag_names, with_tags
 
@@ -41,9 +41,7 @@ OFFLINE = {
     "learning_rate": 3e-4,
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
-    "logging_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
+    **EACH_EPOCH,
 }
 # The user's labels are taken as they are, and trained on once.
 OWN_DATA = {"output_dir": OUTPUT_DIR, "compare": False}
