@@ -4,6 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from .columns import Column
 from .cost_text import NOT_MEASURED, read
 from .tables import NONE, markdown, percent
 
@@ -19,10 +20,11 @@ def audit_table(folder: Path) -> str:
         return NOT_MEASURED
     runs, first = result["runs"], result["runs"][0]
     seeds = sorted({run["seed"] for run in runs})
+    images = next((f", images: MobileNetV2 at {run['image_size']} pixels" for run in runs if _is_image(run)), "")
     told = "1 seed" if len(seeds) == 1 else f"means over {len(seeds)} seeds"
     caption = (
         f"{first['samples']:,} examples each, {first['epochs']} epochs of the first {first['layers']} layers of "
-        f"MiniLM-L6, {told}; {first['device'].split(',')[0]}. In each pair one run of SATTrainer stands first, and "
+        f"MiniLM-L6{images}, {told}; {first['device'].split(',')[0]}. In each pair one run of SATTrainer stands first, and "
         "cleanlab on out-of-sample predictions of five trainings second. The five take "
         f"{statistics.median(map(_cost, runs)):.1f} times the processor time of the one, without the training on what "
         "is left, which the one has done already."
@@ -35,6 +37,10 @@ def audit_table(folder: Path) -> str:
         rows.append([column, *pairs, percent(statistics.fmean(run["wrong"] for run in of)), rates])
     header = ["data/noise", "AUROC", "average precision", "labels wrong (%)", "estimated (%)"]
     return f"{caption}\n\n{markdown(rows, header)}"
+
+
+def _is_image(run: dict[str, Any]) -> bool:
+    return Column.parse(run["column"]).is_image
 
 
 def _cost(run: dict[str, Any]) -> float:
