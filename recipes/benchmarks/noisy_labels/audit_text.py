@@ -24,8 +24,8 @@ def audit_table(folder: Path) -> str:
     told = "1 seed" if len(seeds) == 1 else f"means over {len(seeds)} seeds"
     caption = (
         f"{first['samples']:,} examples each, {first['epochs']} epochs of the first {first['layers']} layers of "
-        f"MiniLM-L6{images}, {told}; {first['device'].split(',')[0]}. In each pair one run of SATTrainer stands first, and "
-        "cleanlab on out-of-sample predictions of five trainings second. The five take "
+        f"MiniLM-L6{images}, {told}; {first['device'].split(',')[0]}. In each pair one run of SATTrainer stands "
+        "first, and cleanlab on out-of-sample predictions of five trainings second. The five take "
         f"{statistics.median(map(_cost, runs)):.1f} times the processor time of the one, without the training on what "
         "is left, which the one has done already."
     )
