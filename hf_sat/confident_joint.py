@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .methods.confident_learning import NOT_CONFIDENT, confident_class
+
 # Visits before the one that is counted.
 VISITS_BEFORE = 2
 # From more classes on, the counts would take more memory than they are worth.
@@ -19,7 +21,6 @@ MOST_CLASSES = 1000
 UNIT = 2**20
 # The averages begin at those of the visit before, which weigh as much as so many labels.
 EARLIER = 20
-NOT_CONFIDENT = -1
 
 
 class ConfidentJoint:
@@ -67,9 +68,8 @@ class ConfidentJoint:
         """
         if not self.counting:
             return torch.full_like(before, NOT_CONFIDENT)
-        reaches = probabilities >= self.thresholds().to(probabilities)
-        best = torch.where(reaches, probabilities, -1.0).argmax(dim=-1)
-        return torch.where(reaches.any(dim=-1) & (before == VISITS_BEFORE), best, NOT_CONFIDENT)
+        best = confident_class(probabilities, self.thresholds())
+        return torch.where(before == VISITS_BEFORE, best, NOT_CONFIDENT)
 
     def see(self, before: Tensor, given: Tensor, confident: Tensor, p_given: Tensor, counted: Tensor) -> None:
         """Add visits, (M,) each; those that are not `counted` are left out."""

@@ -17,7 +17,9 @@ from .confident_joint import ConfidentJoint
 from .exchange import Exchange, InFlight
 from .methods.label_correction import LabelCorrectionMethod
 from .methods.schedule import Schedule
+from .methods.self_adaptive import moved_targets
 from .monitor import CorrectionMonitor
+from .neighborhood import PASSES_BEFORE, RECENT, Neighborhood
 from .samples import IGNORED, UNKNOWN, Samples
 from .soft_targets import SoftTargets
 from .state import LabelState, check_fingerprint, fingerprint, read_state, save_state
@@ -25,7 +27,10 @@ from .state import LabelState, check_fingerprint, fingerprint, read_state, save_
 
 @dataclass
 class Visits:
-    """What micro-batches leave to be committed with their optimizer step; M positions each."""
+    """What micro-batches leave to be committed with their optimizer step; M positions each.
+
+    Logits and votes are there, (M, C), where neighbors are remembered; else (M, 0).
+    """
 
     rows: Tensor
     labels: Tensor
@@ -35,24 +40,30 @@ class Visits:
     margin: Tensor
     finite: Tensor
     confident: Tensor
+    logits: Tensor
+    votes: Tensor
 
     @classmethod
     def joined(cls, parts: list["Visits"]) -> "Visits":
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def packed(self) -> Tensor:
-        """All of it as float32, (M, 6 + C), to travel in one message; whole numbers as their bits."""
+        """All of it as float32, (M, 6 + C) or (M, 6 + 3 C), to travel in one message; whole numbers as their bits."""
         predicted = 2 * self.predicted + self.finite.long()
         whole = torch.stack([self.rows, self.labels, predicted, self.confident], dim=1)
-        real = torch.cat([self.p_given[:, None], self.margin[:, None], self.target], dim=1).float()
+        real = torch.cat(
+            [self.p_given[:, None], self.margin[:, None], self.target, self.logits, self.votes], dim=1
+        ).float()
         return torch.cat([whole.int().view(torch.float32), real], dim=1)
 
     @classmethod
-    def unpacked(cls, packed: Tensor) -> "Visits":
+    def unpacked(cls, packed: Tensor, num_classes: int) -> "Visits":
         """What `packed` made."""
         rows, labels, prediction, confident = packed[:, :4].contiguous().view(torch.int32).long().unbind(dim=1)
         p_given, margin, finite = packed[:, 4], packed[:, 5], (prediction & 1).bool()
-        return cls(rows, labels, packed[:, 6:], prediction >> 1, p_given, margin, finite, confident)
+        target, *neighbors = packed[:, 6:].split(num_classes, dim=1)
+        logits, votes = neighbors or [packed[:, :0]] * 2
+        return cls(rows, labels, target, prediction >> 1, p_given, margin, finite, confident, logits, votes)
 
 
 @dataclass
@@ -73,6 +84,7 @@ class LabelCorrection:
         samples: the training examples.
         device: where the model, and the state but for the targets, lives.
         storage: (number of rows, number of classes) -> where the soft targets lie.
+        neighbors: (number of rows, number of classes) -> how many neighbors tell of an example, 0 for none.
         num_classes: classes of the model where known; otherwise the first logits tell.
         label_smoothing: of the plain cross-entropy before the onset.
         reset_changed: whether rows whose label was edited between runs start anew, rather than being refused.
@@ -87,6 +99,7 @@ class LabelCorrection:
         samples: Samples,
         device: torch.device,
         storage: Callable[[int, int], SoftTargets],
+        neighbors: Callable[[int, int], int] = lambda num_rows, num_classes: 0,
         num_classes: int | None = None,
         label_smoothing: float = 0.0,
         reset_changed: bool = False,
@@ -100,6 +113,7 @@ class LabelCorrection:
         self.samples = samples
         self.device = device
         self.storage = storage
+        self.neighbors = neighbors
         self.label_smoothing = label_smoothing
         self.reset_changed = reset_changed
         self.distributed = distributed
@@ -107,6 +121,7 @@ class LabelCorrection:
         self.state: LabelState | None = None
         self.monitor: CorrectionMonitor | None = None
         self.joint: ConfidentJoint | None = None
+        self.neighborhood: Neighborhood | None = None
         self.trusted = self._trusted_rows()
         self.window = Window()
         self.pending: list[Visits] = []
@@ -131,15 +146,20 @@ class LabelCorrection:
         clean = None if self.samples.clean is None else torch.from_numpy(self.samples.clean)
         self.monitor = CorrectionMonitor(self.state, clean)
         self.joint = ConfidentJoint(num_classes, self.device)
+        k = self.neighbors(self.samples.num_rows, num_classes)
+        self.neighborhood = Neighborhood(self.samples.num_rows, num_classes, k, self.device) if k else None
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 
     def begin_step(self, step: int, epoch: float, last_of_epoch: bool) -> None:
         """Open the window of optimizer step `step`; the same for all its micro-batches."""
         self.window = Window(step, epoch, last_of_epoch)
-        if not self.schedule.onset_reached:
-            self.settle()  # the schedule decides by what all processes have seen
+        if self.schedule.onset_reached:
+            return self.schedule.begin_step(epoch)
+        self.settle()  # the schedule decides by what all processes have seen
         self.schedule.begin_step(epoch)
+        if self.correcting and self.neighborhood is not None and epoch >= PASSES_BEFORE:
+            self.neighborhood.learn_noise(since=epoch - RECENT)
 
     @property
     def correcting(self) -> bool:
@@ -178,16 +198,31 @@ class LabelCorrection:
         self._fit_classes(logits.shape[-1])
         stored = self.state.stored_targets(batch.rows, batch.labels)
         finite = torch.isfinite(logits).all(dim=-1)
-        target = stored
+        target, votes = stored, self._votes(batch, logits)
         if self.correcting:
-            target = self.method.resolve(stored, logits, self.schedule.current_momentum)
+            target = self._moved(stored, batch, logits, votes)
             moves = finite if self.trusted is None else finite & ~self.trusted[batch.rows]
             target = torch.where(moves[:, None], target, stored)
         batch.target = target
         batch.weights = self.method.weights(target, batch.counted)
-        self._queue(batch, logits, finite)
+        self._queue(batch, logits, finite, votes)
 
-    def _queue(self, batch: Batch, logits: Tensor, finite: Tensor) -> None:
+    def _votes(self, batch: Batch, logits: Tensor) -> Tensor:
+        """What the neighbors say, (M, C): from the second pass on, and where there are any; else (M, 0)."""
+        if self.neighborhood is None:
+            return logits.new_zeros(len(logits), 0, dtype=torch.float32)
+        if self.window.epoch < PASSES_BEFORE - 1:
+            return torch.zeros_like(logits, dtype=torch.float32)
+        return self.neighborhood.ask(batch.rows, logits)
+
+    def _moved(self, stored: Tensor, batch: Batch, logits: Tensor, votes: Tensor) -> Tensor:
+        """The soft target of this visit: towards the model's prediction, and as far towards what the neighbors tell."""
+        momentum = self.schedule.current_momentum
+        if self.neighborhood is None or not self.neighborhood.knows_noise:
+            return self.method.resolve(stored, logits, momentum)
+        return moved_targets(stored, self.neighborhood.estimate(votes, batch.labels, logits), momentum)
+
+    def _queue(self, batch: Batch, logits: Tensor, finite: Tensor, votes: Tensor) -> None:
         given, wide = batch.labels.clamp_min(0)[:, None], logits.float()
         probabilities = wide.softmax(dim=-1)
         p_given = probabilities.gather(1, given)[:, 0]
@@ -202,6 +237,8 @@ class LabelCorrection:
                 margin=torch.where(finite, margin, 0.0),
                 finite=finite,
                 confident=self.joint.confident(probabilities, self.state.n_visits[batch.rows].long()),
+                logits=wide if self.neighborhood is not None else wide[:, :0],
+                votes=votes,
             )
         )
 
@@ -236,7 +273,7 @@ class LabelCorrection:
         """Write what all processes sent of the last committed step; each comes by here at the same points."""
         if self.in_flight is not None:
             (window, message), self.in_flight = self.in_flight, None
-            self._write(Visits.unpacked(message.wait()), window)
+            self._write(Visits.unpacked(message.wait(), self.state.num_classes), window)
 
     def _write(self, visits: Visits, window: Window) -> None:
         state, spare = self.state, self.state.spare_row
@@ -255,6 +292,8 @@ class LabelCorrection:
         changed = fresh & known & (state.last_prediction[rows] != visits.predicted)
         self.schedule.see(fresh, agreeing, changed, labels, state.num_classes)
         self.joint.see(state.n_visits[rows].long(), labels, visits.confident, visits.p_given, fresh)
+        if self.neighborhood is not None:
+            self.neighborhood.remember(fresh, rows, labels, visits.logits, visits.votes, window.epoch)
         # Rows that are not fresh write to the spare row, so that each row has one writer.
         at = torch.where(fresh, rows, spare)
         state.targets.write(at, visits.target)
@@ -278,6 +317,8 @@ class LabelCorrection:
         if self.monitor is None:
             return {}
         logs = {**self.monitor.read(self.correcting), **self.schedule.logs()}
+        if self.neighborhood is not None and self.neighborhood.knows_noise:
+            logs["sat/neighbor_noise_rate"] = self.neighborhood.noise_rate()
         weighs = self.correcting and getattr(self.method, "reweight", False)
         logs["sat/mean_weight"] = logs["sat/target_confidence"] if weighs else 1.0
         return logs
@@ -289,11 +330,18 @@ class LabelCorrection:
     def save(self, folder: str) -> None:
         """Write the state of all committed steps into a checkpoint."""
         classes = self.state and self.state.num_classes
-        form = {"method": self.name, "num_classes": classes, "top_k": self.top_k}
+        form = {"method": self.name, "num_classes": classes, "top_k": self.top_k, "neighbors": self._num_neighbors()}
         about = {"fingerprint": self._fingerprint, "form": form, "schedule": self.schedule.state_dict()}
-        # Before the first batch of a model that does not tell its classes there are no rows yet.
-        rows = {} if self.state is None else {**self.state.tensors(), **self.monitor.tensors(), **self.joint.tensors()}
-        save_state(folder, rows, about)
+        save_state(folder, self._tensors(), about)
+
+    def _num_neighbors(self) -> int:
+        return 0 if self.neighborhood is None else self.neighborhood.k
+
+    def _tensors(self) -> dict[str, Tensor]:
+        if self.state is None:  # before the first batch of a model that does not tell its classes
+            return {}
+        parts = (self.state, self.monitor, self.joint, *([self.neighborhood] if self.neighborhood else []))
+        return {name: value for part in parts for name, value in part.tensors().items()}
 
     def load(self, folder: str) -> Tensor | None:
         """Go on from a checkpoint; returns the labels it knows, for the label check.
@@ -307,11 +355,19 @@ class LabelCorrection:
         if not tensors:
             return None
         self._allocate(about["form"]["num_classes"])
+        saved, now = about["form"].get("neighbors", 0), self._num_neighbors()
+        if saved != now:
+            raise ValueError(
+                f"the checkpoint in {folder} remembers {saved} neighbors of an example and this run has "
+                f"sat_neighbors={now}: resume with sat_neighbors={saved}, or train anew."
+            )
         current = self.state.given_labels.clone()
         self.state.load(tensors)
+        self.joint.load(tensors)
+        if self.neighborhood is not None:
+            self.neighborhood.load(tensors)
         self._take_edits(current)
         self.monitor.load(tensors, self.state)
-        self.joint.load(tensors)
         return self.state.given_labels[:-1]
 
     def _take_edits(self, current: Tensor) -> None:
@@ -329,6 +385,8 @@ class LabelCorrection:
                 "sample_id_column."
             )
         self.state.reset_rows(rows, current[rows])
+        if self.neighborhood is not None:
+            self.neighborhood.forget(rows)
 
 
 def first_occurrence(rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from .config import AUTO, DistillationArguments, LabelCorrectionArguments, SharpnessArguments
+from .config import AUTO, DistillationArguments, LabelCorrectionArguments, SharpnessArguments, refuse
 from .correction import LabelCorrection
 from .methods.bootstrap import SoftBootstrapping
 from .methods.elr import EarlyLearningRegularization
@@ -22,6 +22,7 @@ from .methods.label_correction import LabelCorrectionMethod
 from .methods.sce import SymmetricCrossEntropy
 from .methods.schedule import Schedule
 from .methods.self_adaptive import SelfAdaptiveTraining
+from .neighborhood import PASSES_BEFORE, suggested_neighbors
 from .samples import Samples
 from .soft_targets import SoftTargets, soft_targets
 
@@ -260,6 +261,7 @@ def build_label_correction(
         samples,
         device,
         storage=partial(_storage, settings, device),
+        neighbors=partial(num_neighbors, settings, samples, total_epochs),
         top_k=settings.sat_top_k,
         name=settings.label_correction,
         num_classes=num_classes,
@@ -267,6 +269,35 @@ def build_label_correction(
         reset_changed=settings.sat_on_label_change == "reset_rows",
         distributed=distributed,
     )
+
+
+def num_neighbors(
+    settings: LabelCorrectionArguments, samples: Samples, total_epochs: float, num_rows: int, num_classes: int
+) -> int:
+    """How many neighbors tell of an example, 0 for none: the number that was set, or what "auto" comes to.
+
+    Raises:
+        ValueError: for a number where correction starts before the votes have had their pass.
+    """
+    k = settings.sat_neighbors
+    if settings.label_correction != "sat" or k == 0:
+        return 0
+    start = settings.sat_start_epoch
+    # An automatic onset leaves the last pass for correction.
+    in_time = total_epochs >= PASSES_BEFORE + 1 if start == AUTO else start >= PASSES_BEFORE
+    if k == AUTO:
+        all_auto = start == AUTO and settings.sat_momentum == AUTO
+        of_examples = samples.offsets is None
+        return suggested_neighbors(num_rows, num_classes) if all_auto and of_examples and in_time else 0
+    if not in_time:
+        raise refuse(
+            "sat_neighbors",
+            k,
+            f"neighbors vote from the second pass on, and here correction starts before its end (sat_start_epoch="
+            f"{start!r}, {total_epochs:g} epochs): set sat_start_epoch to 2 or more, or to 'auto' with three epochs or "
+            "more; or set sat_neighbors=0.",
+        )
+    return k
 
 
 def _storage(settings: LabelCorrectionArguments, device: torch.device, num_rows: int, num_classes: int) -> SoftTargets:

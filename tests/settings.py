@@ -17,6 +17,7 @@ SETTINGS = {
     "gce": {"label_correction": "gce"},
     "sce": {"label_correction": "sce"},
     "bootstrap": {"label_correction": "bootstrap", "bootstrap_beta": 0.8},
+    "neighbors": {"sat_momentum": 0.3, "sat_start_epoch": 2, "sat_neighbors": 5},
     "max_steps": {"max_steps": 11, "sat_momentum": "auto", "sat_start_epoch": 0.5},
     "sam": {
         "sam": "sam",

@@ -38,11 +38,12 @@ RUNS = {
     "tokens": (bert_tokens, token_data(32), CORRECTING),
     "per process": (bert, text_data(48), {**CORRECTING, "average_tokens_across_devices": False}),
     "augmented": (bert, augmented(48), CORRECTING),
+    "neighbors": (bert, text_data(48), {"sat_momentum": 0.5, "sat_start_epoch": 2, "sat_neighbors": 5}),
     "uneven": (bert, text_data(45), CORRECTING),
     "tiny": (bert, text_data(3), CORRECTING),
     "uneven tokens": (bert_tokens, token_data(29), CORRECTING),
 }
-DIVISIBLE = ["random", "automatic", "accumulating", "tokens", "per process", "augmented"]
+DIVISIBLE = ["random", "automatic", "accumulating", "tokens", "per process", "augmented", "neighbors"]
 
 
 def run(folder: str, name: str, batch_size: int) -> None:

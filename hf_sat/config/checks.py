@@ -1,5 +1,6 @@
 """How settings are read and refused: the message names setting, value and the way out."""
 
+import math
 import numbers
 from typing import Any
 
@@ -26,6 +27,16 @@ def number_or_auto(setting: str, value: Any, low: float, high: float, interval: 
     if not low <= number < high:
         raise refuse(setting, value, f'give a number {interval} or "auto".')
     return number
+
+
+def count_or_auto(setting: str, value: Any) -> int | str:
+    """Read a setting that is "auto" or a whole number >= 0; command lines and YAML pass strings."""
+    number = number_or_auto(setting, value, 0, math.inf, ">= 0")
+    if number == AUTO:
+        return AUTO
+    if number != int(number):
+        raise refuse(setting, value, 'give a whole number >= 0 or "auto".')
+    return int(number)
 
 
 def is_a(value: Any, kind: type) -> bool:

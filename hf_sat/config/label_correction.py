@@ -6,7 +6,7 @@ import numbers
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .checks import AUTO, count_or_none, device_or_auto, is_a, number_or_auto, one_of, refuse
+from .checks import AUTO, count_or_auto, count_or_none, device_or_auto, is_a, number_or_auto, one_of, refuse
 from .peers import PeerMethodArguments
 
 METHODS = ("sat", "elr", "gce", "sce", "bootstrap")
@@ -27,6 +27,12 @@ class LabelCorrectionArguments(PeerMethodArguments):
         sat_start_epoch (number >= 0 or "auto"): correction is on once `state.epoch >= sat_start_epoch` as an
             optimizer step begins; epochs count from 0 and may be fractional. "auto" watches the predictions of the
             run (see `hf_sat.methods.schedule.Schedule`).
+        sat_neighbors (whole number >= 0 or "auto"): let so many neighbors in the space of logits vote on what an
+            example's true label is (Bahri et al. 2020, https://arxiv.org/abs/2004.12289; see
+            `hf_sat.methods.neighbors`): the soft target moves towards the mean of their answer and of the prediction.
+            0 is the paper's algorithm. "auto" is 0 where `sat_momentum` or `sat_start_epoch` is set to a number, for
+            labels of tokens, in runs of less than three epochs, and with fewer than 25 labels a class; else 0.8 of the
+            average class, at most 200.
         sat_loss ("ce" | "sce"): cross-entropy with the soft target, or its symmetric form
             `CE + sat_sce_beta * reverse CE`.
         sat_sce_beta (number >= 0): weight of the reverse cross-entropy in the symmetric form; the authors' is 0.3.
@@ -64,6 +70,10 @@ class LabelCorrectionArguments(PeerMethodArguments):
     sat_start_epoch: str = field(
         default=AUTO,
         metadata={"help": "Epoch (fractional allowed, counted from 0) from which labels are corrected, or auto."},
+    )
+    sat_neighbors: str = field(
+        default=AUTO,
+        metadata={"help": "Neighbors that vote on the label of an example, 0 for none: a whole number or auto."},
     )
     sat_loss: Literal["ce", "sce"] = field(
         default="ce",
@@ -121,6 +131,7 @@ class LabelCorrectionArguments(PeerMethodArguments):
         one_of("sat_on_label_change", self.sat_on_label_change, ("refuse", "reset_rows"))
         self.sat_momentum = number_or_auto("sat_momentum", self.sat_momentum, 0.0, 1.0, "in [0, 1)")
         self.sat_start_epoch = number_or_auto("sat_start_epoch", self.sat_start_epoch, 0.0, math.inf, ">= 0")
+        self.sat_neighbors = count_or_auto("sat_neighbors", self.sat_neighbors)
         if not (is_a(self.sat_sce_beta, numbers.Real) and 0.0 <= self.sat_sce_beta < math.inf):
             raise refuse("sat_sce_beta", self.sat_sce_beta, "give a finite number >= 0.")
         if not isinstance(self.sat_reweight, bool):

@@ -12,6 +12,7 @@ from .distillation import (
 )
 from .elr import EarlyLearningRegularization, early_learning_regularizer, update_running_prediction
 from .gce import GeneralizedCrossEntropy, generalized_cross_entropy
+from .neighbors import neighbor_votes, transitions, true_label_posterior
 from .sce import SymmetricCrossEntropy, weighted_symmetric_cross_entropy
 from .self_adaptive import (
     SelfAdaptiveTraining,
@@ -48,6 +49,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "kl_divergence",
     "logit_mean_squared_error",
+    "neighbor_votes",
     "perturb",
     "perturbation_norm",
     "reverse_cross_entropy",
@@ -56,6 +58,8 @@ __all__ = [
     "sample_weights",
     "soft_cross_entropy",
     "symmetric_cross_entropy",
+    "transitions",
+    "true_label_posterior",
     "update_running_prediction",
     "update_soft_targets",
     "weighted_symmetric_cross_entropy",

@@ -30,8 +30,12 @@ def update_soft_targets(stored: Tensor, logits: Tensor, momentum: float) -> Tens
         >>> update_soft_targets(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]), momentum=0.5)
         tensor([[0.7500, 0.2500]])
     """
-    prediction = log_softmax(logits.detach()).exp().to(stored.dtype)
-    return momentum * stored + (1.0 - momentum) * prediction
+    return moved_targets(stored, log_softmax(logits.detach()).exp(), momentum)
+
+
+def moved_targets(stored: Tensor, estimate: Tensor, momentum: float) -> Tensor:
+    """`t <- a * t + (1 - a) * e`, where what is known of the true class, (M, C), need not be the model's prediction."""
+    return momentum * stored + (1.0 - momentum) * estimate.to(stored.dtype)
 
 
 def sample_weights(targets: Tensor, counted: Tensor | None = None) -> Tensor:

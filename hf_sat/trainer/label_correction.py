@@ -18,7 +18,7 @@ from ..rng import RngState, preserved_rng, rng_state
 from ..state import check_form
 from .step import StepMixin
 
-NUMBER_OR_AUTO = ("sat_momentum", "sat_start_epoch")
+NUMBER_OR_AUTO = ("sat_momentum", "sat_start_epoch", "sat_neighbors")
 
 
 class LabelCorrectionMixin(StepMixin):

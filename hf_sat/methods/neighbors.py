@@ -1,0 +1,101 @@
+"""What the labels of its neighbors say of an example: k-nearest-neighbor label noise correction (Bahri et al. 2020,
+https://arxiv.org/abs/2004.12289), with the noise taken out of the neighbors' labels.
+
+A model that learns a wrong label by heart predicts it; the examples around it still carry right labels in the majority.
+Neighbors are those in the space of the model's own logits, so they cost no forward pass and exist for any classifier.
+The functions are pure. Shapes: `M` examples looked up among `Q` remembered ones, `C` classes.
+"""
+
+import torch
+from torch import Tensor
+
+from .confident_learning import joint_counts
+
+# Of the classes an example may have: what a wrong estimate of the transitions may not rule out.
+LEAST_TRANSITION = 0.02
+# Of expectation-maximisation. On TREC the answers after 5 and after 20 were within a point.
+ITERATIONS = 20
+
+
+def neighbor_votes(logits: Tensor, rows: Tensor, remembered: Tensor, their_rows: Tensor, labels: Tensor, k: int):
+    """Share of each given label among the k nearest remembered examples, the example itself left out.
+
+    Distance is Euclidean between logits less their mean over the classes, which softmax does not see.
+
+    Args:
+        logits: (M, C), any floating dtype.
+        rows: which example each is, int64 (M,).
+        remembered: logits of the remembered examples, (Q, C).
+        their_rows: which they are, int64 (Q,); those below 0 are empty places.
+        labels: their given labels, int64 (Q,).
+        k: neighbors, >= 1.
+
+    Returns:
+        Shares, float32 (M, C), each row of sum 1; zero where nobody else is remembered.
+
+    Example:
+        >>> import torch
+        >>> remembered, labels = torch.tensor([[2.0, 0.0], [2.1, 0.0], [0.0, 3.0]]), torch.tensor([0, 1, 1])
+        >>> neighbor_votes(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), remembered, torch.arange(3), labels, k=1)
+        tensor([[0., 1.]])
+    """
+    # Not by a matrix product, whose last bits depend on how many are asked at once.
+    far = torch.cdist(_centered(logits), _centered(remembered), compute_mode="donot_use_mm_for_euclid_dist")
+    unknown = (their_rows < 0)[None] | (their_rows[None] == rows[:, None])
+    nearest = far.masked_fill(unknown | far.isnan(), torch.inf).topk(min(k, len(remembered)), dim=1, largest=False)
+    count = nearest.values.isfinite().float()
+    votes = torch.zeros(len(logits), logits.shape[-1], device=logits.device)
+    votes.scatter_add_(1, labels.clamp_min(0)[nearest.indices], count)
+    return votes / count.sum(dim=1, keepdim=True).clamp_min(1.0)
+
+
+def transitions(votes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How labels go wrong, estimated from votes, by confident learning.
+
+    Args:
+        votes: of the remembered examples, (Q, C).
+        labels: their given labels, int64 (Q,); those below 0 do not count.
+
+    Returns:
+        `T[c, g]`, the share of given labels g among the examples of class c, (C, C), at least `0.02 / C`; and the share
+        of each class, (C,).
+    """
+    joint = joint_counts(votes, labels).T
+    prior = joint.sum(dim=1)
+    shares = torch.where(prior[:, None] > 0, joint / prior[:, None].clamp_min(1.0), torch.eye(len(joint)).to(joint))
+    shares = (1 - LEAST_TRANSITION) * shares + LEAST_TRANSITION / len(joint)
+    return shares.float(), (prior / prior.sum().clamp_min(1.0)).float()
+
+
+def true_label_posterior(votes: Tensor, labels: Tensor, transition: Tensor, prior: Tensor) -> Tensor:
+    """`P(c | neighbors, g) ~ q_c T[c, g]`: the true class, from the neighbors' labels and the example's own.
+
+    `q` are the classes that the neighbors are of, such that labels going wrong by `T` make the votes most likely:
+    expectation-maximisation of `sum_g v_g log sum_c q_c T[c, g]` from the prior.
+
+    Args:
+        votes: `v`, (M, C).
+        labels: own given labels `g`, int64 (M,).
+        transition: `T`, (C, C), from [`transitions`].
+        prior: share of each class, (C,).
+
+    Returns:
+        Distributions, (M, C).
+
+    Example:
+        >>> import torch
+        >>> T = torch.tensor([[0.6, 0.4, 0.0], [0.0, 0.6, 0.4], [0.4, 0.0, 0.6]]) * 0.98 + 0.02 / 3
+        >>> votes, prior = torch.tensor([[0.45, 0.5, 0.05]]), torch.full((3,), 1 / 3)
+        >>> true_label_posterior(votes, torch.tensor([1]), T, prior).argmax().item()  # an 0 is often taken for a 1
+        0
+    """
+    smallest = torch.finfo(votes.dtype).tiny
+    mixture = prior.expand_as(votes)
+    for _ in range(ITERATIONS):
+        mixture = mixture * ((votes / (mixture @ transition).clamp_min(smallest)) @ transition.T)
+    posterior = mixture * transition.T[labels.clamp_min(0)]
+    return posterior / posterior.sum(dim=-1, keepdim=True).clamp_min(smallest)
+
+
+def _centered(logits: Tensor) -> Tensor:
+    return logits.float() - logits.float().mean(dim=-1, keepdim=True)

@@ -1,0 +1,128 @@
+"""The examples that label correction remembers as neighbors of those to come."""
+
+import torch
+from torch import Tensor
+
+from .methods.neighbors import neighbor_votes, transitions, true_label_posterior
+from .methods.self_adaptive import log_softmax
+
+# More would be slow to search; of larger data, a place holds the last example of those that share it.
+MOST_REMEMBERED = 8192
+# Of a class as large as the average one, the neighbors are at most this share. On TREC (250 to a class) 200 did better
+# than 50 and 100, which model and noise can still overrule, and than 300.
+SHARE_OF_CLASS = 0.8
+MOST_NEIGHBORS = 200
+# Votes of fewer say little about how labels go wrong.
+LEAST_NEIGHBORS = 20
+# Votes count from the second pass on; the passes that they need before labels are corrected.
+PASSES_BEFORE = 2.0
+# How labels go wrong is read from the votes of the last part of an epoch. (From all of an epoch clean labels of TREC
+# were held to be 10 % wrong, from its second half 5.)
+RECENT = 0.5
+EMPTY = -1
+
+
+def suggested_neighbors(num_rows: int, num_classes: int) -> int:
+    """Neighbors that suit so many labels and classes; 0 where there are too few labels to a class.
+
+    Example:
+        >>> [suggested_neighbors(rows, classes) for rows, classes in ((1500, 6), (100_000, 100), (200, 10))]
+        [200, 66, 0]
+    """
+    k = round(SHARE_OF_CLASS * min(num_rows, MOST_REMEMBERED) / num_classes)
+    return min(k, MOST_NEIGHBORS) if k >= LEAST_NEIGHBORS else 0
+
+
+class Neighborhood:
+    """Logits, labels and votes of the examples seen last, and what they say of the noise.
+
+    Attributes:
+        rows: (Q + 1,) int32, which label lies at each place, -1 for none; the last place takes what must not count.
+        labels: (Q + 1,) int32, given labels.
+        logits: (Q + 1, C) float32, of the last visit.
+        votes: (Q + 1, C) float32, shares of labels among the neighbors at the last visit, zero before the second pass.
+        epochs: (Q + 1,) float32, when that visit was.
+        transition, prior: how labels go wrong, and how large classes are, see [`transitions`]; zero until it is known.
+
+    Args:
+        num_rows: labels of the run.
+        num_classes: C.
+        k: neighbors that vote.
+        device: where it lies and is searched.
+    """
+
+    def __init__(self, num_rows: int, num_classes: int, k: int, device: torch.device):
+        self.k = k
+        self.num_places = min(num_rows, MOST_REMEMBERED)
+        self.knows_noise = False
+        size = self.num_places + 1
+        self.rows = torch.full((size,), EMPTY, dtype=torch.int32, device=device)
+        self.labels = torch.full((size,), EMPTY, dtype=torch.int32, device=device)
+        self.logits = torch.zeros(size, num_classes, device=device)
+        self.votes = torch.zeros(size, num_classes, device=device)
+        self.epochs = torch.zeros(size, device=device)
+        self.transition = torch.zeros(num_classes, num_classes, device=device)
+        self.prior = torch.zeros(num_classes, device=device)
+
+    def ask(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Shares of labels among the neighbors of these, (M, C); see [`neighbor_votes`]."""
+        known, theirs, labels = self.rows[:-1].long(), self.logits[:-1], self.labels[:-1].long()
+        return neighbor_votes(logits, rows, theirs, known, labels, self.k)
+
+    def learn_noise(self, since: float) -> None:
+        """Estimate, once, how labels go wrong, from the votes cast from epoch `since` on.
+
+        Later, a model that is trained on corrected labels gathers examples around those that stayed wrong, and their
+        votes would make them look right: estimated anew at each pass, 45 % noise became 13.
+        """
+        told = (self.votes.sum(dim=1) > 0) & (self.epochs >= since)
+        labels = torch.where(told, self.labels, EMPTY)[:-1].long()
+        self.transition, self.prior = transitions(self.votes[:-1], labels)
+        self.knows_noise = True
+
+    def noise_rate(self) -> float:
+        """Share of wrong labels by that estimate."""
+        return 1.0 - float(self.prior @ self.transition.diagonal())
+
+    def estimate(self, votes: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+        """What is known of the true class of each, (M, C): the mean of the model's own prediction and of what the
+        neighbors tell; the prediction alone where nobody voted.
+
+        The neighbors know better where noise is one-sided, the prediction where it is spread over the classes.
+        """
+        own = log_softmax(logits).exp()
+        told = true_label_posterior(votes, labels, self.transition, self.prior).to(own)
+        return torch.where(votes.sum(dim=1, keepdim=True) > 0, (own + told) / 2, own)
+
+    def remember(
+        self, fresh: Tensor, rows: Tensor, labels: Tensor, logits: Tensor, votes: Tensor, epoch: float
+    ) -> None:
+        """Take in visits, (M,) or (M, C) each; those that are not `fresh` are left out."""
+        places = torch.where(fresh, rows % self.num_places, self.num_places)
+        # Of several for one place the one of the highest number, in whatever order processes send them.
+        highest = torch.full_like(self.rows, EMPTY, dtype=torch.int64).scatter_reduce(0, places, rows, "amax")
+        at = torch.where(fresh & (highest[places] == rows), places, self.num_places)
+        self.rows[at] = rows.to(self.rows)
+        self.labels[at] = labels.to(self.labels)
+        self.logits[at] = logits.to(self.logits)
+        self.votes[at] = votes.to(self.votes)
+        self.epochs[at] = epoch
+
+    def forget(self, rows: Tensor) -> None:
+        """Leave these out: their labels were edited."""
+        places = rows % self.num_places
+        gone = places[self.rows[places] == rows]
+        self.rows[gone] = EMPTY
+        self.labels[gone] = EMPTY
+        self.votes[gone] = 0.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint needs."""
+        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {f"neighbors.{name}": value for name, value in own.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+        for name, value in self.tensors().items():
+            value.copy_(tensors[name])
+        self.knows_noise = bool(self.prior.sum() > 0)

@@ -1,0 +1,227 @@
+"""Neighbors that vote on labels: the functions, a run against an independent float64 replay, when "auto" has them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from settings import SETTINGS
+from small import assert_same_tensors, bert_tokens, make_trainer, text_data, token_data
+from test_step import Recording, softmax
+
+from hf_sat import neighborhood
+from hf_sat.methods.confident_learning import joint_counts
+from hf_sat.methods.neighbors import neighbor_votes, transitions, true_label_posterior
+from hf_sat.neighborhood import Neighborhood
+from hf_sat.state import STATE_FILE
+
+CLASSES = 4
+
+
+# ---- formulas of the tests' own -------------------------------------------------------------------------------------
+
+
+def votes_of(z, row, bank, k):
+    """Shares of labels among the k nearest of `bank`, row -> (logits, label)."""
+    center = lambda x: x - x.mean()  # noqa: E731
+    others = sorted((np.linalg.norm(center(z) - center(there)), r) for r, (there, _) in bank.items() if r != row)
+    votes = np.zeros(len(z))
+    for _, r in others[:k]:
+        votes[bank[r][1]] += 1
+    return votes / max(votes.sum(), 1)
+
+
+def noise_of(votes, labels):
+    """T and the sizes of classes by confident learning, one label at a time."""
+    classes = votes.shape[1]
+    bars = [np.mean(votes[labels == c, c]) if (labels == c).any() else 2.0 for c in range(classes)]
+    pairs = np.zeros((classes, classes))
+    for vote, label in zip(votes, labels):
+        able = [c for c in range(classes) if vote[c] >= bars[c]]
+        if able:
+            pairs[label, max(able, key=lambda c: vote[c])] += 1
+    for label in range(classes):
+        if pairs[label].sum() == 0:
+            pairs[label, label] = 1
+        pairs[label] *= (labels == label).sum() / pairs[label].sum()
+    sizes = pairs.sum(axis=0)
+    shares = np.array([pairs[:, c] / sizes[c] if sizes[c] else np.eye(classes)[c] for c in range(classes)])
+    return 0.98 * shares + 0.02 / classes, sizes / sizes.sum()
+
+
+def posterior_of(vote, label, noise, prior):
+    q = prior
+    for _ in range(20):
+        seen = q @ noise
+        q = np.array([q[c] * sum(vote[g] / seen[g] * noise[c, g] for g in range(len(q))) for c in range(len(q))])
+    q = q * noise[:, label]
+    return q / q.sum()
+
+
+def replay(passes, labels, settings):
+    """Soft targets at the end, in float64; one micro-batch a step."""
+    a, k, start = (settings[name] for name in ("sat_momentum", "sat_neighbors", "sat_start_epoch"))
+    targets, bank, told, noise = np.eye(CLASSES)[labels], {}, {}, None
+    for _, epoch, rows, _, logits, _ in passes:
+        if noise is None and epoch >= start:
+            recent = [r for r, (vote, when) in told.items() if when >= epoch - 0.5 and vote.sum() > 0]
+            noise = noise_of(np.array([told[r][0] for r in recent]), labels[recent])
+        votes = [votes_of(z, r, bank, k) if epoch >= 1 else np.zeros(CLASSES) for r, z in zip(rows, logits)]
+        for r, z, vote in zip(rows, logits, votes):
+            if noise is not None:
+                estimate = (softmax(z) + posterior_of(vote, labels[r], *noise)) / 2
+                targets[r] = a * targets[r] + (1 - a) * estimate
+            told[r] = vote, epoch
+        bank |= {r: (z, labels[r]) for r, z in zip(rows, logits)}
+    return targets
+
+
+# ---- the functions --------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(2, 5))
+def test_votes_are_those_of_a_search_by_hand(seed, k, classes):
+    rng = np.random.default_rng(seed)
+    bank = {r: (rng.normal(size=classes), int(rng.integers(classes))) for r in range(9)}
+    asked, rows = rng.normal(size=(4, classes)), np.array([0, 3, 8, 20])
+    remembered = torch.tensor(np.array([z for z, _ in bank.values()] + [np.zeros(classes)]))
+    places = torch.tensor([*bank, -1])
+    labels = torch.tensor([label for _, label in bank.values()] + [-1])
+    found = neighbor_votes(torch.tensor(asked), torch.tensor(rows), remembered, places, labels, k)
+    np.testing.assert_allclose(found, [votes_of(z, r, bank, k) for z, r in zip(asked, rows)], atol=1e-6)
+
+
+def test_votes_need_somebody():
+    nobody = neighbor_votes(
+        torch.ones(1, 3), torch.tensor([5]), torch.ones(2, 3), torch.tensor([5, -1]), torch.tensor([1, -1]), k=4
+    )
+    assert nobody.tolist() == [[0.0, 0.0, 0.0]]
+
+
+@given(st.integers(0, 10**6), st.integers(2, 5))
+def test_noise_is_that_of_confident_learning_by_hand(seed, classes):
+    rng = np.random.default_rng(seed)
+    votes, labels = rng.dirichlet(np.ones(classes), 60), rng.integers(classes, size=60)
+    noise, prior = transitions(torch.tensor(votes), torch.tensor(labels))
+    wanted = noise_of(votes, labels)
+    np.testing.assert_allclose(noise, wanted[0], atol=1e-6)
+    np.testing.assert_allclose(prior, wanted[1], atol=1e-6)
+    rows = true_label_posterior(torch.tensor(votes).float(), torch.tensor(labels), noise, prior)
+    hand = [posterior_of(vote, label, *wanted) for vote, label in zip(votes, labels)]
+    np.testing.assert_allclose(rows, hand, atol=2e-5)
+
+
+def test_joint_is_cleanlabs():
+    count = pytest.importorskip("cleanlab.count")
+    rng = np.random.default_rng(0)
+    votes, labels = rng.dirichlet(np.ones(3), 200), rng.integers(3, size=200)
+    joint = count.compute_confident_joint(labels, votes)
+    np.testing.assert_allclose(joint_counts(torch.tensor(votes), torch.tensor(labels)), joint, atol=1.0)
+
+
+def test_one_sided_noise_is_seen_through():
+    """Of 100 neighbors of class 0, 45 kept their label and 55 are called 1, as class 0 often is and class 2 never."""
+    noise = torch.tensor([[0.6, 0.4, 0.0], [0.0, 0.6, 0.4], [0.4, 0.0, 0.6]]) * 0.98 + 0.02 / 3
+    told = true_label_posterior(torch.tensor([[0.45, 0.55, 0.0]]), torch.tensor([1]), noise, torch.full((3,), 1 / 3))
+    assert told.argmax() == 0 and told[0, 0] > 0.6
+
+
+# ---- what is remembered ---------------------------------------------------------------------------------------------
+
+
+def test_places_are_shared_without_regard_to_order(monkeypatch):
+    monkeypatch.setattr(neighborhood, "MOST_REMEMBERED", 4)
+    rows, logits = torch.tensor([1, 5, 2, 9, 3]), torch.randn(5, 3)
+    fresh = torch.tensor([True, True, True, True, False])
+    kept = []
+    for order in (torch.arange(5), torch.tensor([3, 4, 1, 2, 0])):
+        place = Neighborhood(10, 3, 2, torch.device("cpu"))
+        place.remember(fresh[order], rows[order], rows[order] % 3, logits[order], logits[order], 1.0)
+        kept.append({name: value[:-1] for name, value in place.tensors().items() if value.dim() and len(value) == 5})
+        assert place.rows[:-1].tolist() == [-1, 9, 2, -1]
+    assert_same_tensors(*kept)
+
+
+def test_edited_labels_are_forgotten():
+    place = Neighborhood(6, 3, 2, torch.device("cpu"))
+    rows = torch.arange(6)
+    place.remember(rows >= 0, rows, rows % 3, torch.randn(6, 3), torch.ones(6, 3), 1.0)
+    place.forget(torch.tensor([2, 4]))
+    assert place.rows[:-1].tolist() == [0, 1, -1, 3, -1, 5] and place.labels[2] == -1
+
+
+# ---- in the Trainer -------------------------------------------------------------------------------------------------
+
+
+def test_run_follows_the_replay(runs):
+    settings = {**SETTINGS["neighbors"], "num_train_epochs": 4, "learning_rate": 1e-2}
+    data = text_data(44)
+    trainer = make_trainer(runs, data=data, trainer=Recording, save_strategy="epoch", **settings)
+    trainer.train()
+    saved = load_file(f"{runs}/checkpoint-{trainer.state.global_step}/{STATE_FILE}")["soft_targets"]
+    wanted = replay(trainer.passes, np.array(data["labels"]), settings)
+    assert np.abs(wanted - np.eye(CLASSES)[data["labels"]]).max() > 0.2
+    np.testing.assert_allclose(saved, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "k"),
+    [
+        (200, {}, 40),
+        (200, {"sat_neighbors": 7}, 7),
+        (200, {"sat_neighbors": 0}, 0),
+        (200, {"sat_momentum": 0.5}, 0),
+        (200, {"sat_start_epoch": 2}, 0),
+        (200, {"num_train_epochs": 2}, 0),
+        (200, {"label_correction": "elr"}, 0),
+        (80, {}, 0),
+    ],
+)
+def test_auto_has_neighbors_where_they_can_help(runs, rows, settings, k):
+    trainer = make_trainer(runs, data=text_data(rows), **settings)
+    trainer.train()
+    place = trainer._correction.neighborhood
+    assert (0 if place is None else place.k) == k
+    if k:
+        assert place.knows_noise
+        assert 0 <= trainer.state.log_history[-2]["sat/neighbor_noise_rate"] <= 1
+
+
+def test_tokens_have_neighbors_where_a_number_is_set(runs):
+    settings = {"sat_start_epoch": 2, "sat_momentum": 0.3, "sat_neighbors": 10}
+    trainer = make_trainer(runs, bert_tokens(), token_data(24), **settings)
+    trainer.train()
+    assert trainer._correction.neighborhood.knows_noise
+    trainer = make_trainer(runs, bert_tokens(), token_data(60))
+    trainer.train()
+    assert trainer._correction.neighborhood is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sat_neighbors": 5, "sat_start_epoch": 1.5},
+        {"sat_neighbors": 5, "num_train_epochs": 2},
+        {"sat_neighbors": "5", "sat_start_epoch": 0, "sat_momentum": 0.9},
+    ],
+)
+def test_votes_without_their_pass_are_refused(runs, settings):
+    trainer = make_trainer(runs, **settings)
+    with pytest.raises(ValueError, match=r"sat_neighbors=5: neighbors vote from the second pass on.*sat_neighbors=0"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, "many", True, None])
+def test_what_is_no_number_is_refused(runs, value):
+    with pytest.raises(ValueError, match="sat_neighbors="):
+        make_trainer(runs, sat_neighbors=value)
+
+
+def test_resume_with_other_neighbors_is_refused(runs):
+    settings = {**SETTINGS["neighbors"], "save_strategy": "epoch"}
+    make_trainer(runs, **settings).train()
+    other = make_trainer(runs, **{**settings, "sat_neighbors": 0, "num_train_epochs": 4})
+    with pytest.raises(ValueError, match="resume with sat_neighbors=5"):
+        other.train(resume_from_checkpoint=True)
