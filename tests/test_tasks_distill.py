@@ -166,6 +166,18 @@ def test_distillation_end_to_end(flags, tmp_path, capsys):
     assert os.path.exists(tmp_path / "logits" / "cache.json")
 
 
+def test_hidden_states_are_a_matter_of_the_student_that_has_a_teacher(flags, tmp_path):
+    """The runs without one leave them out; the model's card says of the others."""
+    plain = run(flags + "--compare")
+    hidden = run(flags.replace("/out ", "/hidden ") + "--compare --kd_hidden_weight 5")
+    assert [result.score for result in plain[:2]] == [result.score for result in hidden[:2]]
+    folders = [tmp_path / "out", tmp_path / "hidden"]
+    files = [
+        (folder / path).read_bytes() for path in ("alone/model.safetensors", "model.safetensors") for folder in folders
+    ]
+    assert files[0] == files[1] and files[2] != files[3]
+
+
 def test_a_teacher_with_its_own_tokens_and_label_correction(flags, other_encoder, tmp_path):
     correcting = "--label_correction sat --sat_start_epoch 1 --noise_rate 0.2 "
     teacher, student = run(flags + correcting + f"--model_name_or_path {other_encoder}")

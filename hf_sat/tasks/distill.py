@@ -155,10 +155,11 @@ def distill_texts(texts: Texts, options: DistillOptions, args: SATConfig) -> tup
 def _run_all(pair: Pair, options: DistillOptions, args: SATConfig) -> Runs:
     """Teacher, student alone, student, one after the other."""
     epochs = options.teacher_num_train_epochs or args.num_train_epochs
-    teacher_args = args_below(args, TEACHER_FOLDER, kd_weight=None, num_train_epochs=epochs)
+    untaught = {"kd_weight": None, "kd_hidden_weight": 0.0}
+    teacher_args = args_below(args, TEACHER_FOLDER, num_train_epochs=epochs, **untaught)
     runs = {TEACHER: args if pair.is_trained else teacher_args}
     if options.compare:
-        runs[ALONE] = args_below(args, ALONE_FOLDER, kd_weight=None)
+        runs[ALONE] = args_below(args, ALONE_FOLDER, **untaught)
     runs[STUDENT] = args
     models, folders, results = [], [], []
     for number, (name, its_args) in enumerate(runs.items(), start=1):

@@ -47,7 +47,9 @@ class DistillationMixin(CachedTeacherMixin):
     def _inner_training_loop(self, *args, **kwargs):
         self._kd_settings = distillation_settings(self.args)
         self._teachers, self._cache, self._distillation = None, None, None
-        self._kd_means, self._kd_logs = LoggedMeans("kd/loss", "kd/agreement", "kd/teacher_entropy"), {}
+        self._kd_logs = {}
+        hidden = ["kd/hidden_loss"] if self._kd_settings.kd_hidden_weight else []
+        self._kd_means = LoggedMeans("kd/loss", "kd/agreement", "kd/teacher_entropy", *hidden)
         try:
             return super()._inner_training_loop(*args, **kwargs)
         finally:
@@ -55,7 +57,8 @@ class DistillationMixin(CachedTeacherMixin):
 
     def _has_teacher(self) -> bool:
         # A weight without a teacher is refused below.
-        return self.teacher_model is not None or self._kd_settings.kd_weight is not None
+        weights = self._kd_settings.kd_weight is not None or self._kd_settings.kd_hidden_weight > 0
+        return self.teacher_model is not None or weights
 
     def _has_own_loss(self) -> bool:
         return self._has_teacher() or super()._has_own_loss()
@@ -173,7 +176,8 @@ class DistillationMixin(CachedTeacherMixin):
             return
         agrees = flat_logits(logits, batch).argmax(dim=-1) == batch.teacher_logits.argmax(dim=-1)
         uncertain = torch.where(batch.counted, entropy(batch.teacher_logits), 0.0)
-        self._kd_means.add(batch.counted.sum(), parts["kd"], (agrees & batch.counted).sum(), uncertain.sum())
+        hidden = [parts["kd_hidden"]] if "kd_hidden" in parts else []
+        self._kd_means.add(batch.counted.sum(), parts["kd"], (agrees & batch.counted).sum(), uncertain.sum(), *hidden)
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         # Every process comes by here, which is not so of `log` in the hands of callbacks.
@@ -189,7 +193,10 @@ class DistillationMixin(CachedTeacherMixin):
     def _card_entries(self) -> list[CardEntry]:
         if self._distillation is None:
             return super()._card_entries()
-        settings = settings_of(self._kd_settings, ("kd_weight", "kd_temperature", "kd_loss"))
+        names = ["kd_weight", "kd_temperature", "kd_loss"]
+        if self._kd_settings.kd_hidden_weight:
+            names += ["kd_hidden_weight", "kd_hidden_loss", "kd_layer_map"]
+        settings = settings_of(self._kd_settings, tuple(names))
         last = next((log for log in reversed(self.state.log_history) if "kd/agreement" in log), {})
         findings = {"last agreement with the teacher": f"{last['kd/agreement']:.1%}"} if last else {}
         return [CardEntry("kd", settings, findings), *super()._card_entries()]
