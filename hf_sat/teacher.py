@@ -114,20 +114,29 @@ def load_teachers(given: Any, student: nn.Module, dtype: str = AUTO) -> Teachers
     return Teachers(models, [share / total for share in shares], orders)
 
 
-def refuse_other_inputs(teachers: Teachers, student: nn.Module) -> None:
+def refuse_other_inputs(teachers: Teachers, student: nn.Module, is_bare_stream: bool = False) -> None:
     """Refuse teachers that cannot read the student's inputs.
+
+    Args:
+        is_bare_stream: whether the data are a `torch.utils.data.IterableDataset`, which does not tell its columns; a
+            teacher's own are not found in it.
 
     Raises:
         ValueError: for another vocabulary or image size.
     """
+    way_out = "give it its own columns, with hf_sat.teacher_columns.add_teacher_columns"
+    if is_bare_stream:
+        way_out = (
+            f"it needs columns {PREFIX}* of its own, and a torch IterableDataset does not tell its columns: give them "
+            "in a datasets.IterableDataset (IterableDataset.from_generator) or in a data set with a length"
+        )
     for model in teachers.models:
         for setting in ("vocab_size", "image_size", "num_channels"):
             theirs, ours = (getattr(getattr(it, "config", None), setting, None) for it in (model, student))
             if theirs is not None and ours is not None and theirs != ours:
                 raise ValueError(
                     f"teacher_model: {setting} is {theirs} for {type(model).__name__} and {ours} for "
-                    f"{type(student).__name__}, so it cannot read the student's inputs: give it its own columns, with "
-                    f"hf_sat.teacher_columns.add_teacher_columns, or {WAY_OUT}."
+                    f"{type(student).__name__}, so it cannot read the student's inputs: {way_out}, or {WAY_OUT}."
                 )
 
 

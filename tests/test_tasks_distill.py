@@ -167,7 +167,7 @@ def test_distillation_end_to_end(flags, tmp_path, capsys):
 
 
 def test_hidden_states_are_a_matter_of_the_student_that_has_a_teacher(flags, tmp_path):
-    """The runs without one leave them out; the model's card says of the others."""
+    """The runs without one leave them out."""
     plain = run(flags + "--compare")
     hidden = run(flags.replace("/out ", "/hidden ") + "--compare --kd_hidden_weight 5")
     assert [result.score for result in plain[:2]] == [result.score for result in hidden[:2]]
