@@ -60,17 +60,17 @@ def flat_logits(logits: Tensor, batch: Batch) -> Tensor:
     return flat
 
 
-def counted_positions(batch: Batch, states: Tensor) -> Tensor:
+def counted_positions(batch: Batch, states: Tensor) -> Tensor | None:
     """Which positions of hidden states (B, P, D) are of the input and not of its padding, bool (B, P).
 
-    Images have no padding, and texts that come without an attention mask are attended to as a whole.
+    None means all: images have no padding, and texts without an attention mask are attended to as a whole.
 
     Raises:
         ValueError: for a mask of other positions.
     """
     mask = batch.inputs.get("attention_mask")
     if mask is None:
-        return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        return None
     if mask.numel() != states.shape[:2].numel():
         raise ValueError(
             f"kd_hidden_weight: the attention_mask has the shape {tuple(mask.shape)} for hidden states of shape "

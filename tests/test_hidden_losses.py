@@ -92,3 +92,27 @@ def test_the_functional_form_is_a_mean_over_layers():
     found = HiddenDistillation(1.0, "mse", "0:2,2:1").losses(student, [None, *teacher[1:]], COUNTED)
     by_layer = [HIDDEN_LOSSES["mse"](student[s], teacher[t], COUNTED) for s, t in ((0, 2), (2, 1))]
     torch.testing.assert_close(found, (by_layer[0] + by_layer[1]) / 2)
+
+
+def test_layers_may_have_positions_of_their_own_number_where_all_count():
+    """As stages of a Swin have; a mask of tokens belongs to one number of them."""
+    student, teacher = ([torch.tensor(states(seed, 4, positions=p)) for p in (8, 8, 2)] for seed in (0, 1))
+    method = HiddenDistillation(1.0, "mse")
+    halves = [((student[i] - teacher[i]) ** 2).mean(dim=(1, 2)) for i in (1, 2)]
+    torch.testing.assert_close(method.losses(student, teacher), (halves[0] + halves[1]) / 2)
+    with pytest.raises(ValueError, match=r"2:2 .*mask has \(3, 8\).*kd_layer_map, or set kd_hidden_weight=0"):
+        method.losses(student, teacher, torch.ones(3, 8, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, parts",
+    [
+        ((3, 5, 4), (3, 6, 4), "does not read the student's tokens or patches"),
+        ((3, 4, 2, 2), (3, 4, 2, 2), r"not \(examples, positions, width\)"),
+        ((3, 5, 4), (3, 5, 8), 'needs an equal width; set kd_hidden_loss="similarity"'),
+    ],
+)
+def test_shapes_that_cannot_be_matched(ours, theirs, parts):
+    student, teacher = [torch.zeros(ours)] * 2, [torch.zeros(theirs)] * 3
+    with pytest.raises(ValueError, match=rf"kd_hidden_loss='cosine'.*1:2 .*{parts}.*set kd_hidden_weight=0"):
+        HiddenDistillation().losses(student, teacher)

@@ -118,14 +118,15 @@ class HiddenDistillation:
             counted: which positions count, bool (B, P); default all.
 
         Raises:
-            ValueError: for a layer that is not there, other positions, and other widths but under "similarity".
+            ValueError: for a layer that is not there, other positions than the teacher's or `counted`'s, and other
+                widths but under "similarity".
         """
-        pairs = self.pairs(len(student) - 1, len(teacher) - 1)
-        for ours, theirs in pairs:
-            _refuse_other_shapes(self.loss, student[ours], teacher[theirs], f"{ours}:{theirs}")
-        if counted is None:
-            counted = torch.ones(student[0].shape[:2], dtype=torch.bool, device=student[0].device)
-        distances = [HIDDEN_LOSSES[self.loss](student[ours], teacher[theirs], counted) for ours, theirs in pairs]
+        distances = []
+        for ours, theirs in self.pairs(len(student) - 1, len(teacher) - 1):
+            _refuse_other_shapes(self.loss, student[ours], teacher[theirs], counted, f"{ours}:{theirs}")
+            everywhere = torch.ones(student[ours].shape[:2], dtype=torch.bool, device=student[ours].device)
+            mask = everywhere if counted is None else counted
+            distances.append(HIDDEN_LOSSES[self.loss](student[ours], teacher[theirs], mask))
         return torch.stack(distances).mean(dim=0)
 
 
@@ -169,13 +170,19 @@ def _mean(values: Tensor, counted: Tensor) -> Tensor:
     return torch.where(counted, values, 0.0).sum(dim=1) / counted.sum(dim=1).clamp_min(1)
 
 
-def _refuse_other_shapes(loss: str, student: Tensor, teacher: Tensor, pair: str) -> None:
+def _refuse_other_shapes(loss: str, student: Tensor, teacher: Tensor, counted: Tensor | None, pair: str) -> None:
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
     found = f"hidden states {pair} (student:teacher) have the shapes {ours} and {theirs}"
     if len(ours) != 3 or len(theirs) != 3:
         raise refuse("kd_hidden_loss", loss, f"{found}, and not (examples, positions, width); {WAY_OUT[3:]}.")
     if ours[:2] != theirs[:2]:
         message = f"{found}: the teacher does not read the student's tokens or patches; give one that does, {WAY_OUT}."
+        raise refuse("kd_hidden_loss", loss, message)
+    if counted is not None and counted.shape != student.shape[:2]:
+        message = (
+            f"{found} where the attention mask has {tuple(counted.shape)}: which positions of this layer are padding "
+            f"is not known; leave the layer out of kd_layer_map, {WAY_OUT}."
+        )
         raise refuse("kd_hidden_loss", loss, message)
     if loss != "similarity" and ours[2] != theirs[2]:
         message = f'{found}: it needs an equal width; set kd_hidden_loss="similarity", which does not, {WAY_OUT}.'
