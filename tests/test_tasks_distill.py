@@ -69,6 +69,8 @@ def test_defaults_are_those_of_a_distillation():
         (["--studnt_layers", "3"], "did you mean 'student_layers'"),
         (["--kd_temprature", "3"], "did you mean 'kd_temperature'"),
         (["--student_layers", "0"], "student_layers=0"),
+        (["--student_layers", "half"], "student_layers='half'.*how many, or which"),
+        (["--student_layers", "0,"], "student_layers='0,'.*how many, or which"),
         (["--student_layers", "2", "--model_name_or_path", "x"], "student_layers=2.*model_name_or_path"),
         (["--teacher_num_train_epochs", "-1"], "teacher_num_train_epochs=-1"),
         (["--kd_weight", "2"], "kd_weight=2"),
@@ -99,6 +101,18 @@ def test_an_encoder_is_yet_to_be_trained(flags, encoder):
 def test_layers_that_a_teacher_lacks_are_refused(flags):
     with pytest.raises(ValueError, match="student_layers=3: the teacher has 2"):
         pair_of(flags + "--student_layers 3")
+
+
+@pytest.mark.parametrize("given, first", [("1", 0), ("1,0", 1), ("0,1", 0)])
+def test_which_layers_a_student_is_cut_of(flags, given, first):
+    """How many, or which, in the order in which they are named."""
+    pair = pair_of(flags + f"--student_layers {given}")
+    teacher = pair.teacher.make_model()
+    theirs, ours = (model.bert.encoder.layer for model in (teacher, pair.make_student(teacher)))
+    assert len(ours) == len(given.split(","))
+    assert torch.equal(ours[0].output.dense.weight, theirs[first].output.dense.weight)
+    with pytest.raises(ValueError, match=r"student_layers=\[0, 2\]: the teacher has 2, counted from 0"):
+        pair_of(flags + "--student_layers 0,2")
 
 
 def test_a_student_with_another_vocabulary_gets_columns_for_its_teacher(flags, other_encoder):

