@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from animals import ANIMALS, WORDS, rows, save_encoder
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_sat.tasks import speed
 from hf_sat.tasks.distill import DistillOptions, distill, read_distill_options
@@ -113,6 +113,29 @@ def test_which_layers_a_student_is_cut_of(flags, given, first):
     assert torch.equal(ours[0].output.dense.weight, theirs[first].output.dense.weight)
     with pytest.raises(ValueError, match=r"student_layers=\[0, 2\]: the teacher has 2, counted from 0"):
         pair_of(flags + "--student_layers 0,2")
+
+
+def test_a_student_may_start_from_the_pretrained_layers(flags, encoder, tmp_path):
+    """Which have heard nothing of the teacher's training; both students start alike."""
+    options, args = read_distill_options((flags + "--student_start pretrained").split())
+    names = options.teacher_model_name_or_path, options.student_layers
+    pairs = [teacher_and_student(read_texts(options, args), options, args, *names, start)
+             for start in ("teacher", "pretrained")]  # fmt: skip
+    for pair, moves in zip(pairs, (True, False)):
+        teacher = pair.teacher.make_model()
+        before = teacher.bert.encoder.layer[0].output.dense.weight.clone()
+        with torch.no_grad():
+            teacher.bert.encoder.layer[0].output.dense.weight.add_(1.0)
+        one, other = (pair.make_student(teacher).bert.encoder.layer[0].output.dense.weight for _ in range(2))
+        assert torch.equal(one, other) and one is not other and torch.equal(one, before + moves)
+    with pytest.raises(ValueError, match=r"student_start='pretrained'.*model_name_or_path"):
+        read_distill_options((flags + f"--student_start pretrained --model_name_or_path {encoder}").split())
+    trained = classifier(encoder, ANIMALS)
+    trained.save_pretrained(tmp_path / "trained")
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(tmp_path / "trained")
+    flags = flags.replace(encoder, str(tmp_path / "trained"))
+    with pytest.raises(ValueError, match=r"student_start='pretrained'.*trained classifier"):
+        run(flags + "--student_start pretrained")
 
 
 def test_a_student_with_another_vocabulary_gets_columns_for_its_teacher(flags, other_encoder):

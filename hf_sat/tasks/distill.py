@@ -4,14 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, Trainer
 
 from ..cli import exit_status
 from ..config import SATConfig, refuse
-from ..config.checks import is_a
+from ..config.checks import is_a, one_of
 from ..quiet import no_weight_bars
 from ..trainer import SATTrainer
 from .distill_models import Pair, teacher_and_student
@@ -60,6 +60,9 @@ class DistillOptions(TextOptions):
         teacher_num_train_epochs: passes in which a teacher is fine-tuned; default as many as the student's.
         model_name_or_path: a student of its own. Default: the teacher with fewer layers.
         student_layers: how many, evenly spaced; or which, counted from 0, such as "0,1,2". Default: half of them.
+        student_start: whose weights a cut student starts from: "teacher" is the trained one, "pretrained" the encoder
+            as it was before. The first is the better start; the second tells the student that has no teacher nothing of
+            one, so that the comparison shows all that a teacher brings.
         compare: train the same student without the teacher too; by default only offline.
     """
 
@@ -75,6 +78,9 @@ class DistillOptions(TextOptions):
     student_layers: str | None = field(
         default=None, metadata={"help": "Layers of a student cut from the teacher: how many, or which (0,1,2)."}
     )
+    student_start: Literal["teacher", "pretrained"] = field(
+        default="teacher", metadata={"help": "Start of a cut student: the trained teacher, or the encoder before."}
+    )
     compare: bool = field(default=True, metadata={"help": "Train the same student without the teacher too."})
 
     def __post_init__(self):
@@ -84,6 +90,9 @@ class DistillOptions(TextOptions):
             raise refuse(
                 "student_layers", self.student_layers, "model_name_or_path names a student of its own; leave one out."
             )
+        one_of("student_start", self.student_start, ("teacher", "pretrained"))
+        if self.student_start == "pretrained" and self.model_name_or_path is not None:
+            raise refuse("student_start", self.student_start, "model_name_or_path names a student; leave one out.")
         if self.teacher_num_train_epochs is not None and not self.teacher_num_train_epochs > 0:
             raise refuse("teacher_num_train_epochs", self.teacher_num_train_epochs, "give a number > 0.")
 
@@ -166,7 +175,8 @@ def distill_texts(texts: Texts, options: DistillOptions, args: SATConfig) -> tup
     """
     args = quiet_args(args)
     with no_weight_bars():
-        pair = teacher_and_student(texts, options, args, options.teacher_model_name_or_path, options.student_layers)
+        names = options.teacher_model_name_or_path, options.student_layers, options.student_start
+        pair = teacher_and_student(texts, options, args, *names)
         models, folders, results = _run_all(pair, options, args)
     if args.process_index == 0:
         speeds = _speeds(pair, models, args)
