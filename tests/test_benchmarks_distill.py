@@ -71,6 +71,17 @@ def test_results_are_told(tmp_path):
         "keeps 93.3 % of its teacher's accuracy at 1.9 times its speed (70 instead of 91 MB), +4.0 points" in sentence
     )
 
+    more = {"data": "subj", "student_layers": [0, 1, 2], "student_start": "pretrained"}
+    more |= {"kd_hidden_weight": 10.0, "kd_hidden_loss": "cosine"}
+    (tmp_path / "distillation_on_subj.json").write_text(json.dumps({**told, **more}))
+    captions = [line for line in distillation_text.distillation_table(tmp_path).splitlines() if "MiniLM" in line]
+    assert captions[0].startswith("TREC: ") and "half its layers start from its weights" in captions[0]
+    assert (
+        captions[1].startswith("SUBJ: ")
+        and 'perature=2`, `kd_hidden_weight=10`, `kd_hidden_loss="cosine"`;' in captions[1]
+    )
+    assert "half its layers (0, 1, 2, counted from 0) start from the pretrained weights and" in captions[1]
+
     ratios = dict.fromkeys(distillation_text.COSTS, 1.014)
     heads = {name: {"ms": {"plain": 70.0, "live teacher": 110.0}, **ratios} for name in ("sentences", "tokens")}
     cost = {

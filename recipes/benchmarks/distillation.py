@@ -4,7 +4,8 @@
 
 MiniLM-L6 is fine-tuned on real text and distilled by the functions of `recipes/distill_bert.py`, with its settings; for
 each seed another sample of the training file. `--split held_out` measures on held-out training data, for choosing;
-`--split test` on the test file, for reporting. Writes `results/distillation.json`.
+`--split test` on the test file, for reporting. Writes `results/distillation.json`; other data sets go with `--out` into
+files beside it, named `distillation_on_<data>.json`.
 """
 
 import json
@@ -67,6 +68,10 @@ def one_seed(options: Options, seed: int, folder: str) -> tuple[dict[str, Any], 
         "kd_weight": args.kd_weight,
         "kd_temperature": args.kd_temperature,
         "kd_loss": args.kd_loss,
+        "kd_hidden_weight": args.kd_hidden_weight,
+        "kd_hidden_loss": args.kd_hidden_loss,
+        "student_layers": settings.student_layers,
+        "student_start": settings.student_start,
         "parameters": {"teacher": teacher.parameters, "student": student.parameters},
         "weight_bytes": {"teacher": teacher.weight_bytes, "student": student.weight_bytes},
     }
