@@ -69,6 +69,7 @@ def test_defaults_are_those_of_a_distillation():
         (["--studnt_layers", "3"], "did you mean 'student_layers'"),
         (["--kd_temprature", "3"], "did you mean 'kd_temperature'"),
         (["--student_layers", "0"], "student_layers=0"),
+        (["--teacher_learning_rate", "0"], "teacher_learning_rate=0"),
         (["--student_layers", "half"], "student_layers='half'.*how many, or which"),
         (["--student_layers", "0,"], "student_layers='0,'.*how many, or which"),
         (["--student_layers", "2", "--model_name_or_path", "x"], "student_layers=2.*model_name_or_path"),

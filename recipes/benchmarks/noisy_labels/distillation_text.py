@@ -53,9 +53,19 @@ def distillation_sentence(folder: Path) -> str:
     return (
         f"On {NAMES[result['data']]} a student of half the layers of MiniLM-L6 keeps {percent(means['kept'])} % of its "
         f"teacher's accuracy at {means['speed_up']:.1f} times its speed ({size['student']:.0f} instead of "
-        f"{size['teacher']:.0f} MB), {_points(means)} points over the same student without the teacher (means over "
+        f"{size['teacher']:.0f} MB), {_points(means)} points over the same student without the teacher{_start(result)}"
+        f"{''.join(_elsewhere(read(folder, name)) for name in _other_files(folder))} (means over "
         f"{len(result['rows'])} seeds; `recipes/benchmarks/distillation.py`)."
     )
+
+
+def _start(result: dict[str, Any]) -> str:
+    return ", both from the pretrained layers" if result.get("student_start") == "pretrained" else ""
+
+
+def _elsewhere(result: dict[str, Any]) -> str:
+    means = _means(result["rows"])
+    return f"; on {NAMES[result['data']]} {percent(means['kept'])} % and {_points(means)} points"
 
 
 def distillation_cost_sentence(folder: Path) -> str:
@@ -101,10 +111,16 @@ def _caption(result: dict[str, Any]) -> str:
         f"{NAMES[result['data']]}: {result['train']:,} training examples, another sample for each seed, measured on "
         f"{result['held_out']:,} of {SPLITS[result['split']]} after the last step. MiniLM-L6 is fine-tuned for "
         f"{result['teacher_epochs']:g} epochs, both students of half its layers{_which(result)} start from {start} and "
-        f"train for {result['epochs']:g}; learning rate {result['learning_rate']:g}, batch {result['batch_size']}, "
-        f"`kd_weight={result['kd_weight']:g}`, `kd_temperature={result['kd_temperature']:g}`{_hidden(result)}; "
-        f"{result['precision']}, {result['device']}. Speed is that of inference over the teacher's."
+        f"train for {result['epochs']:g}; learning rate {result['learning_rate']:g}{_teachers_rate(result)}, batch "
+        f"{result['batch_size']}, `kd_weight={result['kd_weight']:g}`, "
+        f"`kd_temperature={result['kd_temperature']:g}`{_hidden(result)}; {result['precision']}, {result['device']}. "
+        "Speed is that of inference over the teacher's."
     )
+
+
+def _teachers_rate(result: dict[str, Any]) -> str:
+    rate = result.get("teacher_learning_rate", result["learning_rate"])
+    return "" if rate == result["learning_rate"] else f" (the teacher's {rate:g})"
 
 
 def _which(result: dict[str, Any]) -> str:
