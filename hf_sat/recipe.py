@@ -163,7 +163,10 @@ def refuse_distillation(setup: Setup, settings: DistillationArguments, has_teach
     off = "leave teacher_model and kd_weight out"
     weight = f"kd_weight={settings.kd_weight!r}"
     for wrong, message in (
-        (has_teacher and settings.kd_weight is None, f"teacher_model is given and {weight}: set kd_weight, or {off}."),
+        (
+            has_teacher and settings.kd_weight is None,
+            f"teacher_model is given and {weight}: set kd_weight (0 leaves its logits out), or {off}.",
+        ),
         (
             not has_teacher and settings.kd_weight is not None,
             f"{weight} and there is no teacher_model: pass one, or {off}.",
