@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from .config.checks import AUTO
 from .recipe import logits_of
-from .teacher_columns import PREFIX
+from .teacher_columns import PREFIX, STREAM_WAY_OUT
 
 logger = logging.get_logger(__name__)
 
@@ -126,10 +126,7 @@ def refuse_other_inputs(teachers: Teachers, student: nn.Module, is_bare_stream: 
     """
     way_out = "give it its own columns, with hf_sat.teacher_columns.add_teacher_columns"
     if is_bare_stream:
-        way_out = (
-            f"it needs columns {PREFIX}* of its own, and a torch IterableDataset does not tell its columns: give them "
-            "in a datasets.IterableDataset (IterableDataset.from_generator) or in a data set with a length"
-        )
+        way_out = f"it needs columns {PREFIX}* of its own, and {STREAM_WAY_OUT}"
     for model in teachers.models:
         for setting in ("vocab_size", "image_size", "num_channels"):
             theirs, ours = (getattr(getattr(it, "config", None), setting, None) for it in (model, student))

@@ -421,6 +421,40 @@ def test_a_stream_that_does_not_tell_its_columns(runs):
     refused(trainer, "vocab_size is 60", "torch IterableDataset does not tell", r"datasets\.IterableDataset", "length")
 
 
+class StreamWithColumns(Stream):
+    """Ids in an order of their own, for a teacher that reads the student's words."""
+
+    def __iter__(self):
+        return (
+            {**row, "key": key, "teacher_input_ids": row["input_ids"]} for key, row in enumerate(super().__iter__())
+        )
+
+
+BARE_STREAMS = {
+    "alone": {"label_correction": "none"},
+    "columns kept": {"label_correction": "none", "remove_unused_columns": False},
+    "in a worker": {"label_correction": "none", "dataloader_num_workers": 1},
+    "under correction": {"sample_id_column": "key", "sat_num_samples": 32},
+}
+
+
+@pytest.mark.parametrize("name", BARE_STREAMS)
+def test_columns_in_a_stream_that_does_not_tell_them(runs, name):
+    """They are not left unread in silence where the teacher could read the student's inputs."""
+    data, settings = StreamWithColumns(), {"max_steps": 2, **BARE_STREAMS[name]}
+    trainer = make_trainer(runs, bert(), data, taught(teacher_for()), kd_weight=0.5, **settings)
+    parts = [
+        r"\['teacher_input_ids'\]",
+        "would not reach it",
+        r"datasets\.IterableDataset",
+        "length",
+        "rename or remove",
+    ]
+    refused(trainer, *parts)
+    assert trainer.train_dataset is data
+    make_trainer(runs, bert(), data, **settings).train()
+
+
 def test_another_vocabulary_of_targets_is_refused_in_short(runs):
     """The classes of a Seq2Seq model are its tokens, of which there are too many to name."""
     args = arguments(runs, SATSeq2SeqConfig, kd_weight=0.5)

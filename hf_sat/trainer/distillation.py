@@ -18,7 +18,7 @@ from ..recipe import refuse_distillation
 from ..rng import preserved_rng
 from ..teacher import load_teachers, pad_token_id, refuse_other_inputs, refuse_unknown_columns
 from ..teacher_cache import TeacherCache
-from ..teacher_columns import TEACHER_KEY, TeacherCollator, teacher_column_names
+from ..teacher_columns import TEACHER_KEY, TeacherCollator, WithoutTeacherColumns, teacher_column_names
 from .cached_teacher import CachedTeacherMixin
 from .logged_means import LoggedMeans
 
@@ -88,19 +88,23 @@ class DistillationMixin(CachedTeacherMixin):
     def _teacher_columns(self) -> Iterator[None]:
         """While the loader is made, columns of a teacher are kept, and collated apart."""
         with preserved_rng():
-            names = teacher_column_names(self.train_dataset)
-        self._own_columns = names
-        if not names:
-            yield
-            return
-        self._set_signature_columns_if_needed()
-        columns, collator = self._signature_columns, self.data_collator
-        self._signature_columns = [*columns, *names]
-        self.data_collator = TeacherCollator(collator, self.teacher_processing_class, pad_token_id(self.teacher_model))
+            self._own_columns = names = teacher_column_names(self.train_dataset)
+        found = self.train_dataset, self.data_collator, self._signature_columns
+        if names:
+            self._set_signature_columns_if_needed()
+            self._signature_columns = [*self._signature_columns, *names]
+            pad_id = pad_token_id(self.teacher_model)
+            self.data_collator = TeacherCollator(self.data_collator, self.teacher_processing_class, pad_id)
+        elif self._is_bare_stream():
+            self.train_dataset = WithoutTeacherColumns(self.train_dataset)
         try:
             yield
         finally:
-            self._signature_columns, self.data_collator = columns, collator
+            self.train_dataset, self.data_collator, self._signature_columns = found
+
+    def _is_bare_stream(self) -> bool:
+        """Whether nobody can tell its columns before it is read."""
+        return self._is_stream() and not isinstance(self.train_dataset, datasets.IterableDataset)
 
     def _prepare_run(self) -> None:
         super()._prepare_run()
@@ -112,8 +116,7 @@ class DistillationMixin(CachedTeacherMixin):
             self._teachers = load_teachers(self.teacher_model, student, settings.kd_teacher_dtype)
         refuse_unknown_columns(self._teachers, self._own_columns)
         if not self._own_columns:
-            is_bare_stream = self._is_stream() and not isinstance(self.train_dataset, datasets.IterableDataset)
-            refuse_other_inputs(self._teachers, student, is_bare_stream)
+            refuse_other_inputs(self._teachers, student, self._is_bare_stream())
         homes = self._teachers.devices()
         self._teachers.to([self._device_for(home) for home in homes])
         if settings.kd_cache_dir is not None:
