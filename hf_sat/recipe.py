@@ -202,19 +202,23 @@ def refuse_distillation(setup: Setup, settings: DistillationArguments, has_teach
             f"kd_cache_dir={settings.kd_cache_dir!r} and train_dataset is a stream: give a data set with a length, or "
             "leave kd_cache_dir out.",
         ),
-        (
-            not has_teacher and settings.kd_hidden_weight > 0,
-            f"kd_hidden_weight={settings.kd_hidden_weight!r} and there is no teacher_model: pass one, or set it to 0.",
-        ),
-        (
-            settings.kd_cache_dir is not None and settings.kd_hidden_weight > 0,
-            f"kd_hidden_weight={settings.kd_hidden_weight!r} and kd_cache_dir={settings.kd_cache_dir!r}, which keeps "
-            "logits alone: leave kd_cache_dir out, so that the teacher is asked at each step, or set "
-            "kd_hidden_weight=0.",
-        ),
+        *_wrong_hidden_settings(settings, has_teacher),
     ):
         if wrong:
             raise ValueError(message)
+
+
+def _wrong_hidden_settings(settings: DistillationArguments, has_teacher: bool) -> list[tuple[bool, str]]:
+    weight = f"kd_hidden_weight={settings.kd_hidden_weight!r}"
+    is_on = settings.kd_hidden_weight > 0
+    return [
+        (is_on and not has_teacher, f"{weight} and there is no teacher_model: pass one, or set it to 0."),
+        (
+            is_on and settings.kd_cache_dir is not None,
+            f"{weight} and kd_cache_dir={settings.kd_cache_dir!r}, which keeps logits alone: leave kd_cache_dir out, "
+            "so that the teacher is asked at each step, or set kd_hidden_weight=0.",
+        ),
+    ]
 
 
 def refuse_hidden_distillation(

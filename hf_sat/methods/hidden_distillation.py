@@ -18,7 +18,7 @@ from torch import Tensor
 from ..config.checks import AUTO, refuse
 from ..config.distillation import read_layer_map
 
-WAY_OUT = "or set kd_hidden_weight=0"
+OFF = "set kd_hidden_weight=0"
 
 
 def cosine_distance(student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
@@ -124,8 +124,7 @@ class HiddenDistillation:
         distances = []
         for ours, theirs in self.pairs(len(student) - 1, len(teacher) - 1):
             _refuse_other_shapes(self.loss, student[ours], teacher[theirs], counted, f"{ours}:{theirs}")
-            everywhere = torch.ones(student[ours].shape[:2], dtype=torch.bool, device=student[ours].device)
-            mask = everywhere if counted is None else counted
+            mask = _everywhere(student[ours]) if counted is None else counted
             distances.append(HIDDEN_LOSSES[self.loss](student[ours], teacher[theirs], mask))
         return torch.stack(distances).mean(dim=0)
 
@@ -154,7 +153,7 @@ def layer_pairs(layer_map: str, student_layers: int, teacher_layers: int) -> lis
     for pair in read_layer_map(layer_map):
         for layer, layers, whose in zip(pair, (student_layers, teacher_layers), ("student", "teacher"), strict=True):
             if not -layers - 1 <= layer <= layers:
-                way_out = f"the {whose} has no layer {layer}; give one of 0 (embeddings) to {layers}, {WAY_OUT}."
+                way_out = f"the {whose} has no layer {layer}; give one of 0 (embeddings) to {layers}, or {OFF}."
                 raise refuse("kd_layer_map", layer_map, way_out)
         pairs.append((pair[0] % (student_layers + 1), pair[1] % (teacher_layers + 1)))
     return pairs
@@ -163,6 +162,10 @@ def layer_pairs(layer_map: str, student_layers: int, teacher_layers: int) -> lis
 def _wide(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(student.dtype, torch.float32)
     return student.to(wide), teacher.detach().to(wide)
+
+
+def _everywhere(states: Tensor) -> Tensor:
+    return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
@@ -174,16 +177,16 @@ def _refuse_other_shapes(loss: str, student: Tensor, teacher: Tensor, counted: T
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
     found = f"hidden states {pair} (student:teacher) have the shapes {ours} and {theirs}"
     if len(ours) != 3 or len(theirs) != 3:
-        raise refuse("kd_hidden_loss", loss, f"{found}, and not (examples, positions, width); {WAY_OUT[3:]}.")
+        raise refuse("kd_hidden_loss", loss, f"{found}, and not (examples, positions, width); {OFF}.")
     if ours[:2] != theirs[:2]:
-        message = f"{found}: the teacher does not read the student's tokens or patches; give one that does, {WAY_OUT}."
+        message = f"{found}: the teacher does not read the student's tokens or patches; give one that does, or {OFF}."
         raise refuse("kd_hidden_loss", loss, message)
     if counted is not None and counted.shape != student.shape[:2]:
         message = (
             f"{found} where the attention mask has {tuple(counted.shape)}: which positions of this layer are padding "
-            f"is not known; leave the layer out of kd_layer_map, {WAY_OUT}."
+            f"is not known; leave the layer out of kd_layer_map, or {OFF}."
         )
         raise refuse("kd_hidden_loss", loss, message)
     if loss != "similarity" and ours[2] != theirs[2]:
-        message = f'{found}: it needs an equal width; set kd_hidden_loss="similarity", which does not, {WAY_OUT}.'
+        message = f'{found}: it needs an equal width; set kd_hidden_loss="similarity", which does not, or {OFF}.'
         raise refuse("kd_hidden_loss", loss, message)
