@@ -11,7 +11,7 @@ from animals import ANIMALS, WORDS, rows, save_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_sat.tasks import speed
-from hf_sat.tasks.distill import DistillOptions, distill, read_distill_options
+from hf_sat.tasks.distill import DistillOptions, distill, read_distill_options, read_student_layers
 from hf_sat.tasks.distill_models import in_order_of, teacher_and_student, trained_classifier
 from hf_sat.tasks.distill_results import ModelResult, models_table
 from hf_sat.tasks.text import Texts, read_texts
@@ -71,6 +71,7 @@ def test_defaults_are_those_of_a_distillation():
         (["--student_layers", "0"], "student_layers=0"),
         (["--teacher_learning_rate", "0"], "teacher_learning_rate=0"),
         (["--student_layers", "half"], "student_layers='half'.*how many, or which"),
+        (["--student_layers", "1.5"], "student_layers='1.5'.*how many, or which"),
         (["--student_layers", "0,"], "student_layers='0,'.*how many, or which"),
         (["--student_layers", "2", "--model_name_or_path", "x"], "student_layers=2.*model_name_or_path"),
         (["--teacher_num_train_epochs", "-1"], "teacher_num_train_epochs=-1"),
@@ -80,6 +81,14 @@ def test_defaults_are_those_of_a_distillation():
 def test_wrong_options_are_refused(argv, message):
     with pytest.raises(ValueError, match=message):
         read_distill_options(argv)
+
+
+@pytest.mark.parametrize("given", [1.5, [0.5], True, [True], {"0": 1}, ""])
+def test_what_a_file_may_say_of_layers_is_not_rounded(given):
+    """YAML has numbers of its own, of which `int` would make others."""
+    with pytest.raises(ValueError, match=r"student_layers=.*how many, or which"):
+        read_student_layers(given)
+    assert [read_student_layers(each) for each in (3, [0, 2], None)] == [3, [0, 2], None]
 
 
 def test_options_say_what_they_are():

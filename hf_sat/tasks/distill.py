@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, Trainer
 
 from ..cli import exit_status
 from ..config import SATConfig, refuse
-from ..config.checks import is_a, one_of
+from ..config.checks import one_of
 from ..quiet import no_weight_bars
 from ..trainer import SATTrainer
 from .distill_models import Pair, teacher_and_student
@@ -113,16 +113,18 @@ def read_student_layers(given: Any) -> int | list[int] | None:
         >>> read_student_layers("3"), read_student_layers("0, 1,2")
         (3, [0, 1, 2])
     """
-    which = given.split(",") if isinstance(given, str) else given
+    if given is None:
+        return None
+    which = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else [given]
     try:
-        layers = [int(layer) for layer in which] if isinstance(which, list) else which
-    except (TypeError, ValueError):
+        layers = [int(str(layer)) for layer in which]  # a fraction or a truth value is no layer
+    except ValueError:
         raise refuse("student_layers", given, 'give how many, or which, such as "0,1,2".') from None
-    if isinstance(given, str) and len(layers) == 1:
-        (layers,) = layers
-    if is_a(layers, int) and layers < 1:
-        raise refuse("student_layers", layers, "give a whole number >= 1.")
-    return layers
+    if isinstance(given, list) or len(layers) > 1:
+        return layers
+    if layers[0] < 1:
+        raise refuse("student_layers", layers[0], "give a whole number >= 1.")
+    return layers[0]
 
 
 def read_distill_options(argv: Sequence[str], program: str = "distill_bert.py") -> tuple[DistillOptions, SATConfig]:
@@ -181,8 +183,8 @@ def distill_texts(texts: Texts, options: DistillOptions, args: SATConfig) -> tup
     """
     args = quiet_args(args)
     with no_weight_bars():
-        names = options.teacher_model_name_or_path, options.student_layers, options.student_start
-        pair = teacher_and_student(texts, options, args, *names)
+        cut = {"layers": options.student_layers, "start": options.student_start}
+        pair = teacher_and_student(texts, options, args, options.teacher_model_name_or_path, **cut)
         models, folders, results = _run_all(pair, options, args)
     if args.process_index == 0:
         speeds = _speeds(pair, models, args)
