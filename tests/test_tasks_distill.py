@@ -64,6 +64,19 @@ def test_defaults_are_those_of_a_distillation():
 
 
 @pytest.mark.parametrize(
+    "argv",
+    ["--model_name_or_path x", "--teacher_model_name_or_path x", "--kd_cache_dir x", "--train_file x.csv"],
+)
+def test_hidden_states_and_their_student_are_for_the_packaged_pair(argv):
+    """Other models and a cache would be refused with them, for what the user did not say."""
+    ours, theirs = read_distill_options([]), read_distill_options(argv.split())
+    found = [(its.student_layers, its.student_start, args.kd_hidden_weight) for its, args in (ours, theirs)]
+    assert found == [([0, 1, 2], "pretrained", 30.0), (None, "teacher", 0.0)]
+    asked = read_distill_options([*argv.split(), "--kd_hidden_weight", "7"])[1]
+    assert asked.kd_hidden_weight == 7.0
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--studnt_layers", "3"], "did you mean 'student_layers'"),

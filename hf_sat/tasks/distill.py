@@ -47,6 +47,18 @@ OFFLINE_DISTILLATION = {
     "num_train_epochs": 6,
     **DISTILLATION,
 }
+# What a teacher can tell, see recipes/benchmarks/README.md: a student that has heard nothing of it, and hidden states.
+OFFLINE_MINILM = {
+    **OFFLINE_DISTILLATION,
+    "student_layers": "0,1,2",
+    "student_start": "pretrained",
+    "learning_rate": 4e-4,
+    "teacher_learning_rate": 2e-4,
+    "kd_hidden_weight": 30.0,
+}
+# Other models may lack those layers, that start or that width, and a cache has no hidden states.
+INSTEAD = dict.fromkeys(("model_name_or_path", "teacher_model_name_or_path", "kd_cache_dir"), OFFLINE_DISTILLATION)
+# Without hidden states, which tell nothing to a student that starts from the trained teacher's layers.
 OWN_DATA_DISTILLATION = {**OWN_DATA, **DISTILLATION}
 
 
@@ -133,7 +145,8 @@ def read_distill_options(argv: Sequence[str], program: str = "distill_bert.py") 
     Raises:
         ValueError: see `OptionParser.read`.
     """
-    return read_text_options(argv, DistillOptions, OFFLINE_DISTILLATION, OWN_DATA_DISTILLATION, prog=program)
+    defaults = OFFLINE_MINILM, OWN_DATA_DISTILLATION
+    return read_text_options(argv, DistillOptions, *defaults, instead=INSTEAD, prog=program)
 
 
 def run_recipe(command: Sequence[str]) -> int:
