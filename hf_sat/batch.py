@@ -22,6 +22,8 @@ class Batch:
         target: soft target of this visit, (M, C); set when it is resolved, after the first forward pass.
         weights: weight of each position, (M,); set with the target.
         teacher_logits: what a teacher says of each position, (M, C).
+        teacher_states: hidden states of each teacher, by layer (B, P, D); None for layers that nothing reads.
+        student_states: those of the student, while a pass computes its loss.
     """
 
     inputs: Mapping[str, Any]
@@ -31,6 +33,8 @@ class Batch:
     target: Tensor | None = None
     weights: Tensor | None = None
     teacher_logits: Tensor | None = None
+    teacher_states: list[tuple[Tensor | None, ...]] | None = None
+    student_states: tuple[Tensor, ...] | None = None
 
 
 class SharedLabels(dict):
@@ -54,6 +58,26 @@ def flat_logits(logits: Tensor, batch: Batch) -> Tensor:
             'token-classification head, or set label_correction="none" (multi-label and regression heads).'
         )
     return flat
+
+
+def counted_positions(batch: Batch, states: Tensor) -> Tensor | None:
+    """Which positions of hidden states (B, P, D) are of the input and not of its padding, bool (B, P).
+
+    None means all: images have no padding, and texts without an attention mask are attended to as a whole.
+
+    Raises:
+        ValueError: for a mask of other positions.
+    """
+    mask = batch.inputs.get("attention_mask")
+    if mask is None:
+        return None
+    if mask.numel() != states.shape[:2].numel():
+        raise ValueError(
+            f"kd_hidden_weight: the attention_mask has the shape {tuple(mask.shape)} for hidden states of shape "
+            f"{tuple(states.shape)}, so it is not known which positions are padding: give a mask of the input's "
+            "tokens (and no prompt that is put before them), or set kd_hidden_weight=0."
+        )
+    return mask.reshape(states.shape[:2]).to(states.device) != 0
 
 
 def state_rows(

@@ -164,7 +164,10 @@ def refuse_distillation(setup: Setup, settings: DistillationArguments, has_teach
     off = "leave teacher_model and kd_weight out"
     weight = f"kd_weight={settings.kd_weight!r}"
     for wrong, message in (
-        (has_teacher and settings.kd_weight is None, f"teacher_model is given and {weight}: set kd_weight, or {off}."),
+        (
+            has_teacher and settings.kd_weight is None,
+            f"teacher_model is given and {weight}: set kd_weight (0 leaves its logits out), or {off}.",
+        ),
         (
             not has_teacher and settings.kd_weight is not None,
             f"{weight} and there is no teacher_model: pass one, or {off}.",
@@ -200,9 +203,50 @@ def refuse_distillation(setup: Setup, settings: DistillationArguments, has_teach
             f"kd_cache_dir={settings.kd_cache_dir!r} and train_dataset is a stream: give a data set with a length, or "
             "leave kd_cache_dir out.",
         ),
+        *_wrong_hidden_settings(settings, has_teacher),
     ):
         if wrong:
             raise ValueError(message)
+
+
+def _wrong_hidden_settings(settings: DistillationArguments, has_teacher: bool) -> list[tuple[bool, str]]:
+    weight = f"kd_hidden_weight={settings.kd_hidden_weight!r}"
+    is_on = settings.kd_hidden_weight > 0
+    return [
+        (is_on and not has_teacher, f"{weight} and there is no teacher_model: pass one, or set it to 0."),
+        (
+            is_on and settings.kd_cache_dir is not None,
+            f"{weight} and kd_cache_dir={settings.kd_cache_dir!r}, which keeps logits alone: leave kd_cache_dir out, "
+            "so that the teacher is asked at each step, or set kd_hidden_weight=0.",
+        ),
+    ]
+
+
+def refuse_hidden_distillation(
+    settings: DistillationArguments, role: str, model: torch.nn.Module, is_pair: bool, takes_flag: bool
+) -> None:
+    """Refuse a student or a teacher whose hidden states cannot be matched, before the first step.
+
+    Args:
+        role: "model" or "teacher_model".
+        is_pair: whether it is an encoder-decoder.
+        takes_flag: whether it can be called with `output_hidden_states=True`.
+
+    Raises:
+        ValueError: for either.
+    """
+    off = "set kd_hidden_weight=0"
+    what = f"kd_hidden_weight={settings.kd_hidden_weight!r} and {role} {type(model).__name__}"
+    if is_pair:
+        raise ValueError(
+            f"{what} has an encoder and a decoder, and kd_layer_map speaks of one stack of layers: take a model with "
+            f"one, or {off}."
+        )
+    if not takes_flag:
+        raise ValueError(
+            f"{what} cannot be called with output_hidden_states=True: let its forward take that and return "
+            f"hidden_states, or {off}."
+        )
 
 
 def warn_of_low_precision(model: torch.nn.Module, settings: SharpnessArguments) -> None:

@@ -73,20 +73,42 @@ class NumberedDataset(Dataset):
         return getattr(self.dataset, name)
 
 
-class NumberedStream(IterableDataset):
-    """A stream whose items carry the integer id found in `id_column`."""
+class StreamAround(IterableDataset):
+    """A stream around the user's, which hands on what it does not know itself.
 
-    def __init__(self, dataset: Any, id_column: str, num_samples: int):
+    Args:
+        dataset: the user's stream.
+    """
+
+    def __init__(self, dataset: Any):
         self.dataset = dataset
-        self.id_column = id_column
-        self.num_samples = num_samples
 
-    def __iter__(self) -> Iterator[Numbered]:
-        for item in self.dataset:
-            yield Numbered(self._id(item), item)
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._item, self.dataset)
+
+    def _item(self, item: Any) -> Any:
+        """What becomes of an item."""
+        return item
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "dataset":
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class NumberedStream(StreamAround):
+    """A stream whose items carry the integer id found in `id_column`."""
+
+    def __init__(self, dataset: Any, id_column: str, num_samples: int):
+        super().__init__(dataset)
+        self.id_column = id_column
+        self.num_samples = num_samples
+
+    def _item(self, item: Any) -> Numbered:
+        return Numbered(self._id(item), item)
 
     def _id(self, item: Any) -> int:
         if not isinstance(item, Mapping) or self.id_column not in item:
@@ -99,11 +121,6 @@ class NumberedStream(IterableDataset):
                 f"sat_num_samples - 1 = {self.num_samples - 1}; renumber the ids or raise sat_num_samples."
             )
         return value
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "dataset":
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
 
 def _whole_number(value: Any) -> int | None:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from .config.checks import AUTO
 from .recipe import logits_of
-from .teacher_columns import PREFIX
+from .teacher_columns import PREFIX, STREAM_WAY_OUT
 
 logger = logging.get_logger(__name__)
 
@@ -48,9 +48,25 @@ class Teachers:
             inputs: what the teachers are called with; what one does not know is left out.
             labels: given labels, which an encoder-decoder makes its decoder's inputs of.
         """
+        return self._mean([self._outputs(model, inputs, labels) for model in self.models], labels, device)
+
+    @torch.no_grad()
+    def logits_and_states(
+        self, inputs: Mapping[str, Any], labels: Tensor, device: torch.device
+    ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """The same, and the hidden states of each teacher: of the embeddings and every layer, (B, P, D)."""
+        outputs = [self._outputs(model, inputs, labels, output_hidden_states=True) for model in self.models]
+        names = [f"teacher_model: {type(model).__name__}" for model in self.models]
+        states = [hidden_states_of(output, name) for output, name in zip(outputs, names, strict=True)]
+        return self._mean(outputs, labels, device), [tuple(state.to(device) for state in each) for each in states]
+
+    def _outputs(self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, **more: Any) -> Any:
+        return model(**_known_inputs(model, inputs, labels), **more)
+
+    def _mean(self, outputs: Sequence[Any], labels: Tensor, device: torch.device) -> Tensor:
         total = None
-        for model, share, order in zip(self.models, self.shares, self.orders, strict=True):
-            logits = _logits_beside(labels, model, inputs).to(device)
+        for output, model, share, order in zip(outputs, self.models, self.shares, self.orders, strict=True):
+            logits = _logits_beside(labels, type(model).__name__, output).to(device)
             if order is not None:
                 logits = logits[..., order.to(device)]
             if len(self.models) == 1:
@@ -98,20 +114,26 @@ def load_teachers(given: Any, student: nn.Module, dtype: str = AUTO) -> Teachers
     return Teachers(models, [share / total for share in shares], orders)
 
 
-def refuse_other_inputs(teachers: Teachers, student: nn.Module) -> None:
+def refuse_other_inputs(teachers: Teachers, student: nn.Module, is_bare_stream: bool = False) -> None:
     """Refuse teachers that cannot read the student's inputs.
+
+    Args:
+        is_bare_stream: whether the data are a `torch.utils.data.IterableDataset`, which does not tell its columns; a
+            teacher's own are not found in it.
 
     Raises:
         ValueError: for another vocabulary or image size.
     """
+    way_out = "give it its own columns, with hf_sat.teacher_columns.add_teacher_columns"
+    if is_bare_stream:
+        way_out = f"it needs columns {PREFIX}* of its own, and {STREAM_WAY_OUT}"
     for model in teachers.models:
         for setting in ("vocab_size", "image_size", "num_channels"):
             theirs, ours = (getattr(getattr(it, "config", None), setting, None) for it in (model, student))
             if theirs is not None and ours is not None and theirs != ours:
                 raise ValueError(
                     f"teacher_model: {setting} is {theirs} for {type(model).__name__} and {ours} for "
-                    f"{type(student).__name__}, so it cannot read the student's inputs: give it its own columns, with "
-                    f"hf_sat.teacher_columns.add_teacher_columns, or {WAY_OUT}."
+                    f"{type(student).__name__}, so it cannot read the student's inputs: {way_out}, or {WAY_OUT}."
                 )
 
 
@@ -163,6 +185,26 @@ def class_order(student: nn.Module, teacher: nn.Module) -> Tensor | None:
 def reads_labels(model: nn.Module) -> bool:
     """Whether it is an encoder-decoder whose decoder's inputs are made of the labels."""
     return hasattr(model, "prepare_decoder_input_ids_from_labels")
+
+
+def takes_hidden_states(model: nn.Module) -> bool:
+    """Whether it can be asked for them in its call."""
+    return _knows(model, "output_hidden_states") or _takes_any(model)
+
+
+def hidden_states_of(outputs: Any, name: str) -> tuple[Tensor, ...]:
+    """Hidden states of the embeddings and every layer, from what a model returned.
+
+    Raises:
+        ValueError: where there are none, naming `name`.
+    """
+    states = outputs.get("hidden_states") if isinstance(outputs, Mapping) else None
+    if not isinstance(states, (tuple, list)) or not states:
+        raise ValueError(
+            f"kd_hidden_weight: {name} returned no hidden_states when it was called with output_hidden_states=True: "
+            "take a model of transformers (with return_dict), or set kd_hidden_weight=0."
+        )
+    return tuple(states)
 
 
 def pad_token_id(given: Any) -> int | None:
@@ -231,9 +273,8 @@ def _is_placed(model: nn.Module) -> bool:
     return getattr(model, "hf_device_map", None) is not None or getattr(model, "is_quantized", False)
 
 
-def _logits_beside(labels: Tensor, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-    """A model's logits, a row for each label."""
-    outputs, name = model(**_known_inputs(model, inputs, labels)), type(model).__name__
+def _logits_beside(labels: Tensor, name: str, outputs: Any) -> Tensor:
+    """A teacher's logits, a row for each label."""
     try:
         logits = logits_of(outputs, name)
     except ValueError:
@@ -264,6 +305,11 @@ def _knows(model: nn.Module, name: str) -> bool:
     """Whether it takes an input of that name, or is a wrapper that takes any."""
     parameters = inspect.signature(model.forward).parameters
     return name in parameters or all(it.kind in (it.VAR_KEYWORD, it.VAR_POSITIONAL) for it in parameters.values())
+
+
+def _takes_any(model: nn.Module) -> bool:
+    """Whether it hands on inputs that it does not name, as models of transformers do with `**kwargs`."""
+    return any(it.kind is it.VAR_KEYWORD for it in inspect.signature(model.forward).parameters.values())
 
 
 def _moved(value: Any, like: Tensor) -> Any:

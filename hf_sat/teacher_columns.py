@@ -9,10 +9,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .config.checks import refuse
+from .sample_ids import StreamAround
 
 PREFIX = "teacher_"
 # Where a batch carries what its collator made of those columns.
 TEACHER_KEY = "teacher_inputs"
+STREAM_WAY_OUT = (
+    "a torch IterableDataset does not tell its columns: give them in a datasets.IterableDataset "
+    "(IterableDataset.from_generator) or in a data set with a length"
+)
 
 
 def add_teacher_columns(
@@ -57,6 +62,21 @@ def teacher_column_names(dataset: Any) -> list[str]:
         first = dataset[0]
         names = list(first) if isinstance(first, Mapping) else []
     return [name for name in names or [] if name.startswith(PREFIX)]
+
+
+class WithoutTeacherColumns(StreamAround):
+    """A stream that does not tell its columns, and whose items may have none for a teacher: with those that the student
+    does not know they would be removed in silence.
+    """
+
+    def _item(self, item: Any) -> Any:
+        names = [name for name in item if name.startswith(PREFIX)] if isinstance(item, Mapping) else []
+        if names:
+            raise ValueError(
+                f"train_dataset has items with {names}, which are the teacher's inputs by their name and would not "
+                f"reach it, as {STREAM_WAY_OUT}; or rename or remove them, so that the teacher reads the student's."
+            )
+        return item
 
 
 class TeacherCollator:

@@ -71,6 +71,20 @@ def test_results_are_told(tmp_path):
         "keeps 93.3 % of its teacher's accuracy at 1.9 times its speed (70 instead of 91 MB), +4.0 points" in sentence
     )
 
+    more = {"data": "subj", "student_layers": [0, 1, 2], "student_start": "pretrained"}
+    more |= {"teacher_learning_rate": 1e-4, "kd_hidden_weight": 10.0, "kd_hidden_loss": "cosine"}
+    (tmp_path / "distillation_on_subj.json").write_text(json.dumps({**told, **more}))
+    captions = [line for line in distillation_text.distillation_table(tmp_path).splitlines() if "MiniLM" in line]
+    sentence = distillation_text.distillation_sentence(tmp_path)
+    assert "+4.0 points over the same student without the teacher; on SUBJ 93.3 % and +4.0 points (means" in sentence
+    assert captions[0].startswith("TREC: ") and "half its layers start from its weights" in captions[0]
+    assert (
+        captions[1].startswith("SUBJ: ")
+        and 'perature=2`, `kd_hidden_weight=10`, `kd_hidden_loss="cosine"`;' in captions[1]
+    )
+    assert "half its layers (0, 1, 2, counted from 0) start from the pretrained weights and" in captions[1]
+    assert "learning rate 0.0002 (the teacher's 0.0001), batch" in captions[1] and "(the" not in captions[0]
+
     ratios = dict.fromkeys(distillation_text.COSTS, 1.014)
     heads = {name: {"ms": {"plain": 70.0, "live teacher": 110.0}, **ratios} for name in ("sentences", "tokens")}
     cost = {

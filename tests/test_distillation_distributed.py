@@ -2,7 +2,7 @@
 
 Protects: equal weights on both ranks and equal to one process's, the logs' means over both, a teacher on each rank that
 no wrapper touches, a cache that both build a half of and that holds what one process's holds, resume to the bit, and
-refusals that reach both. This file is also the script that is launched.
+refusals that reach both; hidden states as logits. This file is also the script that is launched.
 """
 
 import json
@@ -56,6 +56,8 @@ RUNS = {
     "tokens": (bert_tokens, token_data(32), {"kd_loss": "js"}),
     "tokens, cached": (bert_tokens, token_data(32), {"kd_loss": "js", **CACHED}),
     "top two": (bert, text_data(48), {"kd_cache_top_k": 2, **CACHED}),
+    "hidden": (bert, text_data(48), {"kd_hidden_weight": 2.0, "sam": "sam", **WINDOWS}),
+    "tokens, hidden": (bert_tokens, token_data(32), {"kd_hidden_weight": 2.0, "kd_hidden_loss": "similarity"}),
     "uneven": (bert, text_data(45), {}),
     "uneven, cached": (bert, text_data(45), CACHED),
     "tiny, cached": (bert, text_data(3), CACHED),
@@ -70,10 +72,10 @@ class Asked(nn.Module):
         super().__init__()
         self.model, self.config, self.rows = model, model.config, 0
 
-    def forward(self, input_ids, attention_mask=None):
+    def forward(self, input_ids, attention_mask=None, output_hidden_states=None):
         self.rows += len(input_ids)
         assert not self.model.training and not torch.is_grad_enabled()
-        return self.model(input_ids, attention_mask)
+        return self.model(input_ids, attention_mask, output_hidden_states=output_hidden_states)
 
 
 class Look(TrainerCallback):

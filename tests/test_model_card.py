@@ -16,8 +16,9 @@ ON = {
     "asam": {"label_correction": "none", "sam": "asam"},
     "kd": {"label_correction": "none", "kd_weight": 0.3},
     "all": {"sam": "sam", "kd_weight": 0.3},
+    "layers": {"label_correction": "none", "kd_weight": 0.3, "kd_hidden_weight": 2.0, "kd_layer_map": "1:2"},
 }
-NAMED = {"all": ("sat", "sam", "kd")}
+NAMED = {"all": ("sat", "sam", "kd"), "layers": ("kd",)}
 
 
 def card_of(folder, **settings):

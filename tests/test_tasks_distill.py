@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from animals import ANIMALS, WORDS, rows, save_encoder
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_sat.tasks import speed
-from hf_sat.tasks.distill import DistillOptions, distill, read_distill_options
+from hf_sat.tasks.distill import DistillOptions, distill, read_distill_options, read_student_layers
 from hf_sat.tasks.distill_models import in_order_of, teacher_and_student, trained_classifier
 from hf_sat.tasks.distill_results import ModelResult, models_table
 from hf_sat.tasks.text import Texts, read_texts
@@ -64,11 +64,28 @@ def test_defaults_are_those_of_a_distillation():
 
 
 @pytest.mark.parametrize(
+    "argv",
+    ["--model_name_or_path x", "--teacher_model_name_or_path x", "--kd_cache_dir x", "--train_file x.csv"],
+)
+def test_hidden_states_and_their_student_are_for_the_packaged_pair(argv):
+    """Other models and a cache would be refused with them, for what the user did not say."""
+    ours, theirs = read_distill_options([]), read_distill_options(argv.split())
+    found = [(its.student_layers, its.student_start, args.kd_hidden_weight) for its, args in (ours, theirs)]
+    assert found == [([0, 1, 2], "pretrained", 30.0), (None, "teacher", 0.0)]
+    asked = read_distill_options([*argv.split(), "--kd_hidden_weight", "7"])[1]
+    assert asked.kd_hidden_weight == 7.0
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--studnt_layers", "3"], "did you mean 'student_layers'"),
         (["--kd_temprature", "3"], "did you mean 'kd_temperature'"),
         (["--student_layers", "0"], "student_layers=0"),
+        (["--teacher_learning_rate", "0"], "teacher_learning_rate=0"),
+        (["--student_layers", "half"], "student_layers='half'.*how many, or which"),
+        (["--student_layers", "1.5"], "student_layers='1.5'.*how many, or which"),
+        (["--student_layers", "0,"], "student_layers='0,'.*how many, or which"),
         (["--student_layers", "2", "--model_name_or_path", "x"], "student_layers=2.*model_name_or_path"),
         (["--teacher_num_train_epochs", "-1"], "teacher_num_train_epochs=-1"),
         (["--kd_weight", "2"], "kd_weight=2"),
@@ -77,6 +94,14 @@ def test_defaults_are_those_of_a_distillation():
 def test_wrong_options_are_refused(argv, message):
     with pytest.raises(ValueError, match=message):
         read_distill_options(argv)
+
+
+@pytest.mark.parametrize("given", [1.5, [0.5], True, [True], {"0": 1}, ""])
+def test_what_a_file_may_say_of_layers_is_not_rounded(given):
+    """YAML has numbers of its own, of which `int` would make others."""
+    with pytest.raises(ValueError, match=r"student_layers=.*how many, or which"):
+        read_student_layers(given)
+    assert [read_student_layers(each) for each in (3, [0, 2], None)] == [3, [0, 2], None]
 
 
 def test_options_say_what_they_are():
@@ -99,6 +124,41 @@ def test_an_encoder_is_yet_to_be_trained(flags, encoder):
 def test_layers_that_a_teacher_lacks_are_refused(flags):
     with pytest.raises(ValueError, match="student_layers=3: the teacher has 2"):
         pair_of(flags + "--student_layers 3")
+
+
+@pytest.mark.parametrize("given, first", [("1", 0), ("1,0", 1), ("0,1", 0)])
+def test_which_layers_a_student_is_cut_of(flags, given, first):
+    """How many, or which, in the order in which they are named."""
+    pair = pair_of(flags + f"--student_layers {given}")
+    teacher = pair.teacher.make_model()
+    theirs, ours = (model.bert.encoder.layer for model in (teacher, pair.make_student(teacher)))
+    assert len(ours) == len(given.split(","))
+    assert torch.equal(ours[0].output.dense.weight, theirs[first].output.dense.weight)
+    with pytest.raises(ValueError, match=r"student_layers=\[0, 2\]: the teacher has 2, counted from 0"):
+        pair_of(flags + "--student_layers 0,2")
+
+
+def test_a_student_may_start_from_the_pretrained_layers(flags, encoder, tmp_path):
+    """Which have heard nothing of the teacher's training; both students start alike."""
+    options, args = read_distill_options((flags + "--student_start pretrained").split())
+    names = options.teacher_model_name_or_path, options.student_layers
+    pairs = [teacher_and_student(read_texts(options, args), options, args, *names, start)
+             for start in ("teacher", "pretrained")]  # fmt: skip
+    for pair, moves in zip(pairs, (True, False)):
+        teacher = pair.teacher.make_model()
+        before = teacher.bert.encoder.layer[0].output.dense.weight.clone()
+        with torch.no_grad():
+            teacher.bert.encoder.layer[0].output.dense.weight.add_(1.0)
+        one, other = (pair.make_student(teacher).bert.encoder.layer[0].output.dense.weight for _ in range(2))
+        assert torch.equal(one, other) and one is not other and torch.equal(one, before + moves)
+    with pytest.raises(ValueError, match=r"student_start='pretrained'.*model_name_or_path"):
+        read_distill_options((flags + f"--student_start pretrained --model_name_or_path {encoder}").split())
+    trained = classifier(encoder, ANIMALS)
+    trained.save_pretrained(tmp_path / "trained")
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(tmp_path / "trained")
+    flags = flags.replace(encoder, str(tmp_path / "trained"))
+    with pytest.raises(ValueError, match=r"student_start='pretrained'.*trained classifier"):
+        run(flags + "--student_start pretrained")
 
 
 def test_a_student_with_another_vocabulary_gets_columns_for_its_teacher(flags, other_encoder):
@@ -164,6 +224,18 @@ def test_distillation_end_to_end(flags, tmp_path, capsys):
     assert taught.score == teacher.score and taught.folder is None and taught.weight_bytes > 0
     assert "trained already" in capsys.readouterr().out and not os.path.exists(tmp_path / "again" / "teacher")
     assert os.path.exists(tmp_path / "logits" / "cache.json")
+
+
+def test_hidden_states_are_a_matter_of_the_student_that_has_a_teacher(flags, tmp_path):
+    """The runs without one leave them out."""
+    plain = run(flags + "--compare")
+    hidden = run(flags.replace("/out ", "/hidden ") + "--compare --kd_hidden_weight 5")
+    assert [result.score for result in plain[:2]] == [result.score for result in hidden[:2]]
+    folders = [tmp_path / "out", tmp_path / "hidden"]
+    files = [
+        (folder / path).read_bytes() for path in ("alone/model.safetensors", "model.safetensors") for folder in folders
+    ]
+    assert files[0] == files[1] and files[2] != files[3]
 
 
 def test_a_teacher_with_its_own_tokens_and_label_correction(flags, other_encoder, tmp_path):

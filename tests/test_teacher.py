@@ -31,6 +31,7 @@ from test_distillation import (
     STEP,
     TASKS,
     Items,
+    Stream,
     assert_close,
     bart,
     by_hand,
@@ -253,6 +254,46 @@ def test_a_module_of_the_users(runs):
     assert all("kd/loss" in log for log in trainer.state.log_history if "loss" in log)
 
 
+class Breaking(nn.Module):
+    """A teacher that says something else than numbers from a call on, where there are labels to say it of."""
+
+    def __init__(self, value, call):
+        super().__init__()
+        self.model, self.value, self.call, self.calls = teacher_for(), value, call, 0
+
+    def forward(self, input_ids, attention_mask=None):
+        logits, self.calls = self.model(input_ids, attention_mask).logits, self.calls + 1
+        if self.calls > self.call:
+            logits[0] = torch.tensor(self.value)
+        return {"logits": logits}
+
+
+NAN, INF = float("nan"), float("inf")
+NO_NUMBERS = [[NAN] * 4, [0.0, NAN, 0.0, 0.0], [0.0, INF, 0.0, 0.0], [-INF] * 4]
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["live", "cached"])
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=str)
+def test_a_teacher_that_says_no_numbers(runs, tmp_path, value, cached):
+    """In the first batch before anything is learned from it."""
+    settings = {"kd_weight": 0.5, "kd_cache_dir": str(tmp_path / "cache") if cached else None}
+    trainer = make_trainer(runs, trainer=taught(Breaking(value, 0)), train_sampling_strategy="sequential", **settings)
+    refused(trainer, "teacher_model", "NaN", "leave teacher_model and kd_weight out")
+
+
+def test_a_teacher_that_breaks_later_is_found_by_the_next_log(runs):
+    """The log is every two steps, and what is wrong in step 3 and no more in step 4 is not forgotten."""
+    teacher = Breaking([NAN] * 4, 2)
+    trainer = make_trainer(runs, trainer=taught(teacher), kd_weight=0.5)
+    with pytest.raises(ValueError, match=r"teacher_model.*NaN or infinite, seen up to step 4"):
+        trainer.train()
+    assert trainer.state.global_step == teacher.calls == 4
+
+
+def test_classes_that_a_teacher_rules_out_are_no_such_thing(runs):
+    assert distil(runs, Breaking([0.0, -INF, 0.0, 1.0], 0)).state.global_step == 18
+
+
 NO_TEACHER = {
     "a number": (3, ["int", "no model"]),
     "an empty list": ([], [r"\[\]", "no teacher"]),
@@ -371,6 +412,47 @@ def test_a_teacher_that_cannot_read_the_students_inputs(runs, name):
     student, teacher, data, parts = OTHER_INPUTS[name]
     trainer = make_trainer(runs, student(), data(), taught(teacher()), None, kd_weight=0.5)
     refused(trainer, "teacher_model", *parts, "add_teacher_columns", "leave teacher_model")
+
+
+def test_a_stream_that_does_not_tell_its_columns(runs):
+    """A teacher's own columns are not found in it, and adding some would not help."""
+    settings = {"kd_weight": 0.5, "label_correction": "none", "max_steps": 2}
+    trainer = make_trainer(runs, bert(), Stream(), taught(wide_bert(vocab_size=60)), **settings)
+    refused(trainer, "vocab_size is 60", "torch IterableDataset does not tell", r"datasets\.IterableDataset", "length")
+
+
+class StreamWithColumns(Stream):
+    """Ids in an order of their own, for a teacher that reads the student's words."""
+
+    def __iter__(self):
+        return (
+            {**row, "key": key, "teacher_input_ids": row["input_ids"]} for key, row in enumerate(super().__iter__())
+        )
+
+
+BARE_STREAMS = {
+    "alone": {"label_correction": "none"},
+    "columns kept": {"label_correction": "none", "remove_unused_columns": False},
+    "in a worker": {"label_correction": "none", "dataloader_num_workers": 1},
+    "under correction": {"sample_id_column": "key", "sat_num_samples": 32},
+}
+
+
+@pytest.mark.parametrize("name", BARE_STREAMS)
+def test_columns_in_a_stream_that_does_not_tell_them(runs, name):
+    """They are not left unread in silence where the teacher could read the student's inputs."""
+    data, settings = StreamWithColumns(), {"max_steps": 2, **BARE_STREAMS[name]}
+    trainer = make_trainer(runs, bert(), data, taught(teacher_for()), kd_weight=0.5, **settings)
+    parts = [
+        r"\['teacher_input_ids'\]",
+        "would not reach it",
+        r"datasets\.IterableDataset",
+        "length",
+        "rename or remove",
+    ]
+    refused(trainer, *parts)
+    assert trainer.train_dataset is data
+    make_trainer(runs, bert(), data, **settings).train()
 
 
 def test_another_vocabulary_of_targets_is_refused_in_short(runs):

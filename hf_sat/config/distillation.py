@@ -4,12 +4,15 @@ import dataclasses
 import math
 import numbers
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .checks import AUTO, count_or_none, device_or_auto, is_a, one_of, refuse
 
 KD_LOSSES = ("kl", "reverse_kl", "js", "mse", "hard")
+KD_HIDDEN_LOSSES = ("cosine", "mse", "similarity")
+LAYER_PAIR = re.compile(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*")
 
 
 @dataclass
@@ -24,6 +27,15 @@ class DistillationArguments:
         kd_temperature (number > 0): `T`, by which the logits of both are divided.
         kd_loss ("kl" | "reverse_kl" | "js" | "mse" | "hard"): how far the student is from its teacher; the last two
             know no temperature. See `hf_sat.methods.distillation`.
+        kd_hidden_weight (number >= 0): weight at which the distance of the student's hidden states from the teacher's
+            is added to the loss above; 0 leaves hidden states out. Each example has the mean over its positions and
+            the matched layers, and counts as often as it has labels. A good start is where `kd/hidden_loss` times the
+            weight is as large as the rest of the loss.
+        kd_hidden_loss ("cosine" | "mse" | "similarity"): that distance; the last one, of the similarities between an
+            example's positions, takes student and teacher of different width. See `hf_sat.methods.hidden_distillation`.
+        kd_layer_map (str): "auto" draws each layer of the student to one of the teacher, evenly, the last to the last;
+            or pairs student:teacher such as "1:2,2:4,3:6", as `hidden_states` are numbered: 0 is the embeddings, 1 the
+            first layer, -1 the last.
         kd_teacher_dtype ("auto" | "float32" | "bfloat16" | "float16"): of a teacher given by name; "auto" is that of
             its checkpoint. A teacher given as a model keeps its own.
         kd_teacher_device (str): "auto" is the training device, except for a teacher that lies on an accelerator
@@ -47,6 +59,15 @@ class DistillationArguments:
     kd_temperature: float = field(default=2.0, metadata={"help": "Temperature of the softened distributions, > 0."})
     kd_loss: Literal["kl", "reverse_kl", "js", "mse", "hard"] = field(
         default="kl", metadata={"help": "Distance of the student from its teacher."}
+    )
+    kd_hidden_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the distance between hidden states, >= 0; 0 leaves them out."}
+    )
+    kd_hidden_loss: Literal["cosine", "mse", "similarity"] = field(
+        default="cosine", metadata={"help": "That distance; similarity takes models of different width."}
+    )
+    kd_layer_map: str = field(
+        default=AUTO, metadata={"help": "Layers that are matched, as student:teacher,...; auto spaces them evenly."}
     )
     kd_teacher_dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default=AUTO, metadata={"help": "Precision of a teacher given by name; auto is that of its checkpoint."}
@@ -83,6 +104,11 @@ class DistillationArguments:
         if not (is_a(self.kd_temperature, numbers.Real) and 0 < self.kd_temperature < math.inf):
             raise refuse("kd_temperature", self.kd_temperature, "give a finite number > 0.")
         one_of("kd_loss", self.kd_loss, KD_LOSSES)
+        if not (is_a(self.kd_hidden_weight, numbers.Real) and 0 <= self.kd_hidden_weight < math.inf):
+            raise refuse("kd_hidden_weight", self.kd_hidden_weight, "give a finite number >= 0.")
+        one_of("kd_hidden_loss", self.kd_hidden_loss, KD_HIDDEN_LOSSES)
+        if self.kd_layer_map != AUTO:
+            read_layer_map(self.kd_layer_map)
         one_of("kd_teacher_dtype", self.kd_teacher_dtype, (AUTO, "float32", "bfloat16", "float16"))
         device_or_auto("kd_teacher_device", self.kd_teacher_device)
         one_of("kd_cache_dtype", self.kd_cache_dtype, ("float32", "float16", "bfloat16"))
@@ -96,6 +122,18 @@ class DistillationArguments:
         if self.kd_cache_dir is None and (self.kd_cache_top_k is not None or self.kd_cache_per_epoch):
             setting = "kd_cache_top_k" if self.kd_cache_top_k is not None else "kd_cache_per_epoch"
             raise refuse(setting, getattr(self, setting), "there is no cache; set kd_cache_dir, or leave it out.")
+
+
+def read_layer_map(layer_map: str) -> list[tuple[int, int]]:
+    """Pairs of layers, student's and teacher's, from "1:2,3:6".
+
+    Raises:
+        ValueError: for what is no such pairs.
+    """
+    found = [LAYER_PAIR.fullmatch(pair) for pair in layer_map.split(",")] if isinstance(layer_map, str) else [None]
+    if not all(found):
+        raise refuse("kd_layer_map", layer_map, 'give "auto", or pairs student:teacher such as "1:2,2:4,3:6".')
+    return [(int(match[1]), int(match[2])) for match in found]
 
 
 def distillation_settings(args: Any) -> DistillationArguments:

@@ -12,6 +12,13 @@ from .distillation import (
 )
 from .elr import EarlyLearningRegularization, early_learning_regularizer, update_running_prediction
 from .gce import GeneralizedCrossEntropy, generalized_cross_entropy
+from .hidden_distillation import (
+    HiddenDistillation,
+    cosine_distance,
+    hidden_mean_squared_error,
+    layer_pairs,
+    similarity_distance,
+)
 from .neighbors import neighbor_votes, transitions, true_label_posterior
 from .sce import SymmetricCrossEntropy, weighted_symmetric_cross_entropy
 from .self_adaptive import (
@@ -35,19 +42,23 @@ __all__ = [
     "Distillation",
     "EarlyLearningRegularization",
     "GeneralizedCrossEntropy",
+    "HiddenDistillation",
     "Perturbation",
     "SelfAdaptiveTraining",
     "SharpnessAware",
     "SoftBootstrapping",
     "SymmetricCrossEntropy",
     "bootstrapped_cross_entropy",
+    "cosine_distance",
     "early_learning_regularizer",
     "entropy",
     "frozen_batch_norm_statistics",
     "generalized_cross_entropy",
     "hard_distillation",
+    "hidden_mean_squared_error",
     "jensen_shannon_divergence",
     "kl_divergence",
+    "layer_pairs",
     "logit_mean_squared_error",
     "neighbor_votes",
     "perturb",
@@ -56,6 +67,7 @@ __all__ = [
     "reverse_kl_divergence",
     "sam_gradient",
     "sample_weights",
+    "similarity_distance",
     "soft_cross_entropy",
     "symmetric_cross_entropy",
     "transitions",

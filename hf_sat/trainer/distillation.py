@@ -5,7 +5,9 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import datasets
 import torch
+from accelerate.utils import gather
 from torch import Tensor
 
 from ..batch import Batch, flat_logits
@@ -16,7 +18,7 @@ from ..recipe import refuse_distillation
 from ..rng import preserved_rng
 from ..teacher import load_teachers, pad_token_id, refuse_other_inputs, refuse_unknown_columns
 from ..teacher_cache import TeacherCache
-from ..teacher_columns import TEACHER_KEY, TeacherCollator, teacher_column_names
+from ..teacher_columns import TEACHER_KEY, TeacherCollator, WithoutTeacherColumns, teacher_column_names
 from .cached_teacher import CachedTeacherMixin
 from .logged_means import LoggedMeans
 
@@ -36,6 +38,7 @@ class DistillationMixin(CachedTeacherMixin):
     _kd_means: LoggedMeans
     _kd_logs: dict[str, float]
     _own_columns: Sequence[str] = ()  # of the training data, for a teacher
+    _broken_teacher: Tensor | None = None  # whether it said something that is no number, since the last look
 
     def __init__(self, *args, teacher_model: Any = None, teacher_processing_class: Any = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -47,7 +50,9 @@ class DistillationMixin(CachedTeacherMixin):
     def _inner_training_loop(self, *args, **kwargs):
         self._kd_settings = distillation_settings(self.args)
         self._teachers, self._cache, self._distillation = None, None, None
-        self._kd_means, self._kd_logs = LoggedMeans("kd/loss", "kd/agreement", "kd/teacher_entropy"), {}
+        self._kd_logs, self._broken_teacher = {}, None
+        hidden = ["kd/hidden_loss"] if self._kd_settings.kd_hidden_weight else []
+        self._kd_means = LoggedMeans("kd/loss", "kd/agreement", "kd/teacher_entropy", *hidden)
         try:
             return super()._inner_training_loop(*args, **kwargs)
         finally:
@@ -55,7 +60,8 @@ class DistillationMixin(CachedTeacherMixin):
 
     def _has_teacher(self) -> bool:
         # A weight without a teacher is refused below.
-        return self.teacher_model is not None or self._kd_settings.kd_weight is not None
+        weights = self._kd_settings.kd_weight is not None or self._kd_settings.kd_hidden_weight > 0
+        return self.teacher_model is not None or weights
 
     def _has_own_loss(self) -> bool:
         return self._has_teacher() or super()._has_own_loss()
@@ -82,19 +88,23 @@ class DistillationMixin(CachedTeacherMixin):
     def _teacher_columns(self) -> Iterator[None]:
         """While the loader is made, columns of a teacher are kept, and collated apart."""
         with preserved_rng():
-            names = teacher_column_names(self.train_dataset)
-        self._own_columns = names
-        if not names:
-            yield
-            return
-        self._set_signature_columns_if_needed()
-        columns, collator = self._signature_columns, self.data_collator
-        self._signature_columns = [*columns, *names]
-        self.data_collator = TeacherCollator(collator, self.teacher_processing_class, pad_token_id(self.teacher_model))
+            self._own_columns = names = teacher_column_names(self.train_dataset)
+        found = self.train_dataset, self.data_collator, self._signature_columns
+        if names:
+            self._set_signature_columns_if_needed()
+            self._signature_columns = [*self._signature_columns, *names]
+            pad_id = pad_token_id(self.teacher_model)
+            self.data_collator = TeacherCollator(self.data_collator, self.teacher_processing_class, pad_id)
+        elif self._is_bare_stream():
+            self.train_dataset = WithoutTeacherColumns(self.train_dataset)
         try:
             yield
         finally:
-            self._signature_columns, self.data_collator = columns, collator
+            self.train_dataset, self.data_collator, self._signature_columns = found
+
+    def _is_bare_stream(self) -> bool:
+        """Whether nobody can tell its columns before it is read."""
+        return self._is_stream() and not isinstance(self.train_dataset, datasets.IterableDataset)
 
     def _prepare_run(self) -> None:
         super()._prepare_run()
@@ -106,7 +116,7 @@ class DistillationMixin(CachedTeacherMixin):
             self._teachers = load_teachers(self.teacher_model, student, settings.kd_teacher_dtype)
         refuse_unknown_columns(self._teachers, self._own_columns)
         if not self._own_columns:
-            refuse_other_inputs(self._teachers, student)
+            refuse_other_inputs(self._teachers, student, self._is_bare_stream())
         homes = self._teachers.devices()
         self._teachers.to([self._device_for(home) for home in homes])
         if settings.kd_cache_dir is not None:
@@ -173,11 +183,35 @@ class DistillationMixin(CachedTeacherMixin):
             return
         agrees = flat_logits(logits, batch).argmax(dim=-1) == batch.teacher_logits.argmax(dim=-1)
         uncertain = torch.where(batch.counted, entropy(batch.teacher_logits), 0.0)
-        self._kd_means.add(batch.counted.sum(), parts["kd"], (agrees & batch.counted).sum(), uncertain.sum())
+        self._watch_teacher(uncertain)
+        hidden = [parts["kd_hidden"]] if "kd_hidden" in parts else []
+        self._kd_means.add(batch.counted.sum(), parts["kd"], (agrees & batch.counted).sum(), uncertain.sum(), *hidden)
+
+    def _watch_teacher(self, uncertain: Tensor) -> None:
+        """Entropies are no numbers where logits are none; looked at in the first batch and before each log, as a look
+        waits for the device.
+        """
+        broken, is_first = ~torch.isfinite(uncertain).all(), self._broken_teacher is None
+        self._broken_teacher = broken if is_first else self._broken_teacher | broken
+        if is_first:
+            self._refuse_broken_teacher()
+
+    def _refuse_broken_teacher(self) -> None:
+        """On all processes together, so that none waits for another."""
+        broken = self._broken_teacher
+        if broken is not None and self.args.world_size > 1:
+            broken = gather(broken[None]).any()
+        if broken is not None and broken:
+            raise ValueError(
+                f"teacher_model: its logits are NaN or infinite, seen up to step {max(1, self.state.global_step)}: "
+                'load it in float32 or bfloat16 (kd_teacher_dtype="float32"), look for such values in its weights and '
+                "in the inputs, or leave teacher_model and kd_weight out."
+            )
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         # Every process comes by here, which is not so of `log` in the hands of callbacks.
         if self._distillation is not None and self.control.should_log:
+            self._refuse_broken_teacher()
             self._kd_logs = self._kd_means.read(self.args.world_size)
         return super()._maybe_log_save_evaluate(*args, **kwargs)
 
@@ -189,7 +223,10 @@ class DistillationMixin(CachedTeacherMixin):
     def _card_entries(self) -> list[CardEntry]:
         if self._distillation is None:
             return super()._card_entries()
-        settings = settings_of(self._kd_settings, ("kd_weight", "kd_temperature", "kd_loss"))
+        names = ["kd_weight", "kd_temperature", "kd_loss"]
+        if self._kd_settings.kd_hidden_weight:
+            names += ["kd_hidden_weight", "kd_hidden_loss", "kd_layer_map"]
+        settings = settings_of(self._kd_settings, tuple(names))
         last = next((log for log in reversed(self.state.log_history) if "kd/agreement" in log), {})
         findings = {"last agreement with the teacher": f"{last['kd/agreement']:.1%}"} if last else {}
         return [CardEntry("kd", settings, findings), *super()._card_entries()]

@@ -72,6 +72,10 @@ class StepMixin(NumberedDataMixin, ModelCardMixin):
             counted = rows != self._samples.num_rows
         return Batch(inputs=inputs, labels=labels.flatten().long(), rows=rows, counted=counted)
 
+    def _model_inputs(self, inputs: SharedLabels) -> SharedLabels:
+        """What the model is called with in training."""
+        return inputs
+
     def _observe(self, batch: Batch, logits: Tensor) -> None:
         """Take in the predictions of the first pass over a batch; later passes change nothing."""
 
@@ -189,7 +193,7 @@ class StepMixin(NumberedDataMixin, ModelCardMixin):
         # A second pass over the same batch reads what was prepared for the first one.
         self._batch = self._prepare_batch(inputs) if self._replaying is None else self._replaying.batch
         try:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            return super().compute_loss(model, self._model_inputs(inputs), *args, **kwargs)
         except IndexError:
             self._blame_labels(model, inputs)
             raise

@@ -9,6 +9,7 @@ from .tables import markdown, percent
 
 NAMES = {"trec": "TREC", "trec_fine": "TREC with fine classes", "sst": "SST-2", "subj": "SUBJ", "ag": "AG News"}
 SPLITS = {"test": "the test file", "held_out": "held-out training data"}
+STARTS = {"teacher": "its weights", "pretrained": "the pretrained weights"}
 MODELS = ("teacher", "student alone", "student")
 COSTS = {
     "cached_over_plain": "cached / plain",
@@ -19,10 +20,18 @@ COSTS = {
 
 
 def distillation_table(folder: Path) -> str:
-    """A row per seed and one of the means: accuracy of the three models, what is kept, and what the teacher adds."""
-    result = read(folder, "distillation.json")
-    if result is None:
-        return NOT_MEASURED
+    """For each data set a row per seed and one of the means: accuracy of the three models, what is kept, and what the
+    teacher adds.
+    """
+    results = [read(folder, name) for name in ("distillation.json", *_other_files(folder))]
+    return "\n\n".join(_table(result) for result in results if result is not None) or NOT_MEASURED
+
+
+def _other_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("distillation_on_*.json"))
+
+
+def _table(result: dict[str, Any]) -> str:
     rows = [_row(str(row["seed"]), row) for row in result["rows"]]
     rows.append(_row("**mean**", _means(result["rows"])))
     header = ["seed", *(f"{name} (%)" for name in MODELS), "kept (%)", "over alone (points)", "speed"]
@@ -44,9 +53,19 @@ def distillation_sentence(folder: Path) -> str:
     return (
         f"On {NAMES[result['data']]} a student of half the layers of MiniLM-L6 keeps {percent(means['kept'])} % of its "
         f"teacher's accuracy at {means['speed_up']:.1f} times its speed ({size['student']:.0f} instead of "
-        f"{size['teacher']:.0f} MB), {_points(means)} points over the same student without the teacher (means over "
+        f"{size['teacher']:.0f} MB), {_points(means)} points over the same student without the teacher{_start(result)}"
+        f"{''.join(_elsewhere(read(folder, name)) for name in _other_files(folder))} (means over "
         f"{len(result['rows'])} seeds; `recipes/benchmarks/distillation.py`)."
     )
+
+
+def _start(result: dict[str, Any]) -> str:
+    return ", both from the pretrained layers" if result.get("student_start") == "pretrained" else ""
+
+
+def _elsewhere(result: dict[str, Any]) -> str:
+    means = _means(result["rows"])
+    return f"; on {NAMES[result['data']]} {percent(means['kept'])} % and {_points(means)} points"
 
 
 def distillation_cost_sentence(folder: Path) -> str:
@@ -87,14 +106,32 @@ def distillation_cost_table(folder: Path) -> str:
 
 
 def _caption(result: dict[str, Any]) -> str:
+    start = STARTS[result.get("student_start", "teacher")]
     return (
         f"{NAMES[result['data']]}: {result['train']:,} training examples, another sample for each seed, measured on "
         f"{result['held_out']:,} of {SPLITS[result['split']]} after the last step. MiniLM-L6 is fine-tuned for "
-        f"{result['teacher_epochs']:g} epochs, both students of half its layers start from its weights and train for "
-        f"{result['epochs']:g}; learning rate {result['learning_rate']:g}, batch {result['batch_size']}, "
-        f"`kd_weight={result['kd_weight']:g}`, `kd_temperature={result['kd_temperature']:g}`; {result['precision']}, "
-        f"{result['device']}. Speed is that of inference over the teacher's."
+        f"{result['teacher_epochs']:g} epochs, both students of half its layers{_which(result)} start from {start} and "
+        f"train for {result['epochs']:g}; learning rate {result['learning_rate']:g}{_teachers_rate(result)}, batch "
+        f"{result['batch_size']}, `kd_weight={result['kd_weight']:g}`, "
+        f"`kd_temperature={result['kd_temperature']:g}`{_hidden(result)}; {result['precision']}, {result['device']}. "
+        "Speed is that of inference over the teacher's."
     )
+
+
+def _teachers_rate(result: dict[str, Any]) -> str:
+    rate = result.get("teacher_learning_rate", result["learning_rate"])
+    return "" if rate == result["learning_rate"] else f" (the teacher's {rate:g})"
+
+
+def _which(result: dict[str, Any]) -> str:
+    """Which layers these are, where they are not evenly spaced."""
+    layers = result.get("student_layers")
+    return f" ({', '.join(map(str, layers))}, counted from 0)" if isinstance(layers, list) else ""
+
+
+def _hidden(result: dict[str, Any]) -> str:
+    weight = result.get("kd_hidden_weight")
+    return f', `kd_hidden_weight={weight:g}`, `kd_hidden_loss="{result["kd_hidden_loss"]}"`' if weight else ""
 
 
 def _row(name: str, row: dict[str, Any]) -> list[str]:
