@@ -33,8 +33,9 @@ class LabelReport:
     """A row for every label of the training set, in the data set's order.
 
     Columns (`to_pandas`): `sample_id`; `token_index` (token classification alone); `given_label`; `corrected_label`
-    (the class the soft target has most of); `label_quality` (0 to 1, low is suspect: the area under the margin through
-    a sigmoid, so that 0.5 means as much for the given label as for another; NaN without a visit);
+    (the class the soft target has most of); `label_quality` (0 to 1, low is suspect: the mean of the area under the
+    margin through a sigmoid, which is 0.5 where as much speaks for the given label as for another, and of `p_given`;
+    NaN without a visit);
     `is_label_issue` (of the labels given as each class as many of the lowest quality as `noise` holds to be wrong);
     `p_given` and `p_corrected` (the soft target's mass on the two);
     `n_visits`. Where labels are ignored (-100) there is no row for tokens, and one without quality for examples.
@@ -189,7 +190,8 @@ def label_report(
     p_given = np.where(given >= 0, np.where(usable, p_given, 1.0), np.nan)
     p_corrected = np.where(given >= 0, np.where(usable, p_largest, 1.0), np.nan)
     margin = state.margin_mean[:-1].cpu().numpy()[order]
-    quality = np.where(usable, 1 / (1 + np.exp(-np.clip(margin, -50, 50))), np.nan)
+    # The first finds noise that is spread over the classes better, the second one-sided and systematic noise.
+    quality = np.where(usable, (1 / (1 + np.exp(-np.clip(margin, -50, 50))) + p_given) / 2, np.nan)
     ids = np.arange(samples.num_examples) if samples.ids is None else samples.ids
     columns = {"sample_id": ids[positions]}
     if token_index is not None:

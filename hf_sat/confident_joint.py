@@ -3,8 +3,8 @@
 Northcutt et al. 2021 (Confident Learning, https://arxiv.org/abs/1911.00068, equation 1): an example given class i
 counts for class j if its predicted probability of j is at least what the examples given j have of j on average; for the
 most probable such j, if there are several. They take predictions of five more trainings, each on examples held out.
-Here they are those of the one training, at each label's third visit: by then a model has learned what the examples of a
-class have in common, and hardly a wrong label by heart.
+Here they are those of the one training, at one visit of each label: the third, by which a model has learned what the
+examples of a class have in common, and hardly a wrong label by heart; where neighbors keep it from that, a later one.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .methods.confident_learning import NOT_CONFIDENT, confident_class
 
-# Visits before the one that is counted.
-VISITS_BEFORE = 2
+# The visit that is counted: the third; with neighbors the last, at most the fifth.
+COUNTED_VISIT, LATEST_COUNTED = 3, 5
 # From more classes on, the counts would take more memory than they are worth.
 MOST_CLASSES = 1000
 # Probabilities are summed as whole numbers, so that no order of summation changes a threshold.
@@ -23,8 +23,24 @@ UNIT = 2**20
 EARLIER = 20
 
 
+def counted_visit(total_epochs: float, has_neighbors: bool) -> int:
+    """Which visit of a label is counted, from 1.
+
+    On TREC with 20 and 40 % noise of three kinds, in five epochs with neighbors, the fifth was off by 1.6 points on
+    average, the fourth by 3, the third by 5.
+
+    Example:
+        >>> [counted_visit(epochs, has_neighbors=True) for epochs in (3, 4, 5, 10)], counted_visit(10, False)
+        ([3, 4, 5, 5], 3)
+    """
+    return min(max(COUNTED_VISIT, int(total_epochs)), LATEST_COUNTED) if has_neighbors else COUNTED_VISIT
+
+
 class ConfidentJoint:
     """Counts of labels by given and confidently predicted class, for C classes.
+
+    Args:
+        visit: that is counted, from 2.
 
     Example:
         >>> joint = ConfidentJoint(num_classes=2, device=torch.device("cpu"))
@@ -39,10 +55,11 @@ class ConfidentJoint:
                [0., 1.]])
     """
 
-    def __init__(self, num_classes: int, device: torch.device):
+    def __init__(self, num_classes: int, device: torch.device, visit: int = COUNTED_VISIT):
+        self.visit = visit
         size = num_classes if num_classes <= MOST_CLASSES else 0
         self.counts = torch.zeros(size, size, dtype=torch.int32, device=device)
-        # At the second and at the third visit: probabilities of the given label, and how many they are.
+        # At the visit before it, and at it: probabilities of the given label, and how many they are.
         self.sums = torch.zeros(2, size, dtype=torch.int64, device=device)
         self.seen = torch.zeros(2, size, dtype=torch.int64, device=device)
 
@@ -60,7 +77,7 @@ class ConfidentJoint:
         return torch.where(number.sum(dim=0) > 0, average, 2.0)
 
     def confident(self, probabilities: Tensor, before: Tensor) -> Tensor:
-        """At a third visit the most probable of the classes that reach their threshold; else, and without any, -1.
+        """At the visit counted the most probable of the classes that reach their threshold; else, and without any, -1.
 
         Args:
             probabilities: (M, C).
@@ -69,13 +86,13 @@ class ConfidentJoint:
         if not self.counting:
             return torch.full_like(before, NOT_CONFIDENT)
         best = confident_class(probabilities, self.thresholds())
-        return torch.where(before == VISITS_BEFORE, best, NOT_CONFIDENT)
+        return torch.where(before == self.visit - 1, best, NOT_CONFIDENT)
 
     def see(self, before: Tensor, given: Tensor, confident: Tensor, p_given: Tensor, counted: Tensor) -> None:
         """Add visits, (M,) each; those that are not `counted` are left out."""
         if not self.counting:
             return
-        number = before - (VISITS_BEFORE - 1)
+        number = before - (self.visit - 2)
         counted = counted & (number >= 0) & (number <= 1) & (given >= 0)
         given, size = given.clamp_min(0), self.counts.shape[0]
         at = number.clamp(0, 1) * size + given
@@ -87,7 +104,7 @@ class ConfidentJoint:
     def estimate(self, given: np.ndarray) -> np.ndarray | None:
         """Labels by given and true class, (C, C): the counts of a class, scaled to how many labels it was given.
 
-        None where not half of the labels had a third visit, and where there are too many classes.
+        None where not half of the labels had that visit, and where there are too many classes.
 
         Args:
             given: number of labels given as each class, (C,).
@@ -101,9 +118,9 @@ class ConfidentJoint:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint needs."""
-        return {f"joint.{name}": value for name, value in vars(self).items()}
+        return {f"joint.{name}": getattr(self, name) for name in ("counts", "sums", "seen")}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `tensors` gave."""
-        for name, value in vars(self).items():
-            value.copy_(tensors[f"joint.{name}"])
+        for name, value in self.tensors().items():
+            value.copy_(tensors[name])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch, flat_logits
-from .confident_joint import ConfidentJoint
+from .confident_joint import ConfidentJoint, counted_visit
 from .exchange import Exchange, InFlight
 from .methods.label_correction import LabelCorrectionMethod
 from .methods.schedule import Schedule
@@ -145,8 +145,9 @@ class LabelCorrection:
         self.state = LabelState(storage, labels, self.device, empty=self.method.starts_empty)
         clean = None if self.samples.clean is None else torch.from_numpy(self.samples.clean)
         self.monitor = CorrectionMonitor(self.state, clean)
-        self.joint = ConfidentJoint(num_classes, self.device)
         k = self.neighbors(self.samples.num_rows, num_classes)
+        visit = counted_visit(self.schedule.total_epochs, has_neighbors=k > 0)
+        self.joint = ConfidentJoint(num_classes, self.device, visit)
         self.neighborhood = Neighborhood(self.samples.num_rows, num_classes, k, self.device) if k else None
 
     # ---- the step ---------------------------------------------------------------------------------------------------

@@ -113,7 +113,8 @@ def test_scores_over_the_visits(runs):
         agrees = logits.argmax(axis=1) == label
         assert table["mean_p_given"][row] == pytest.approx(p[:, label].mean(), abs=1e-5)
         assert table["area_under_margin"][row] == pytest.approx(margins[1:].mean(), abs=1e-4)
-        assert table["label_quality"][row] == pytest.approx(1 / (1 + np.exp(-margins[1:].mean())), abs=1e-4)
+        wanted = (1 / (1 + np.exp(-margins[1:].mean())) + table["p_given"][row]) / 2
+        assert table["label_quality"][row] == pytest.approx(wanted, abs=1e-4)
         assert table["forgetting_events"][row] == (agrees[:-1] & ~agrees[1:]).sum()
         assert table["first_agreement_epoch"][row] == (epochs[agrees.argmax()] if agrees.any() else -1)
         seen.add((table["forgetting_events"][row] > 0, table["first_agreement_epoch"][row] > 0))

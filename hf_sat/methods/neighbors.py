@@ -42,7 +42,9 @@ def neighbor_votes(logits: Tensor, rows: Tensor, remembered: Tensor, their_rows:
     # Not by a matrix product, whose last bits depend on how many are asked at once.
     far = torch.cdist(_centered(logits), _centered(remembered), compute_mode="donot_use_mm_for_euclid_dist")
     unknown = (their_rows < 0)[None] | (their_rows[None] == rows[:, None])
-    nearest = far.masked_fill(unknown | far.isnan(), torch.inf).topk(min(k, len(remembered)), dim=1, largest=False)
+    nearest = far.masked_fill(unknown | far.isnan(), torch.inf).topk(
+        min(k, len(remembered)), dim=1, largest=False, sorted=False
+    )
     count = nearest.values.isfinite().float()
     votes = torch.zeros(len(logits), logits.shape[-1], device=logits.device)
     votes.scatter_add_(1, labels.clamp_min(0)[nearest.indices], count)

@@ -29,6 +29,7 @@ def listed(parts: list[str]) -> str:
 def cost_paragraph(folder: Path) -> str:
     """README's words about the cost of a step."""
     sentences = [_of_one_process(read(folder, "step_time.json")), _of_processes(read(folder, TWO_PROCESSES))]
+    sentences.append(_of_neighbors(read(folder, "neighbors_cost.json")))
     costs = read(folder, "cost.json")
     if costs:
         sentences.append(
@@ -58,6 +59,15 @@ def _of_processes(result: dict | None) -> str:
     return (
         f"On two processes each sends the other {row['message_bytes']:,} bytes a step and waits for "
         f"{row['wait_ms']:.2f} ms, in a step of {row['sat_ms']:.0f} ms, {row['ratio']:.2f} times the plain one's."
+    )
+
+
+def _of_neighbors(result: dict | None) -> str:
+    if result is None:
+        return ""
+    return (
+        f"With {result['neighbors']} neighbors among {result['remembered']:,} remembered examples it takes "
+        f"{result['ratio']:.2f} times the plain one's ({result['device']}; `recipes/benchmarks/neighbors_cost.py`)."
     )
 
 
