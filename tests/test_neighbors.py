@@ -178,7 +178,8 @@ def test_run_follows_the_replay(runs):
         (80, {}, 0),
     ],
 )
-def test_auto_has_neighbors_where_they_can_help(runs, rows, settings, k):
+def test_auto_has_neighbors_where_they_can_help(runs, monkeypatch, rows, settings, k):
+    monkeypatch.setattr(neighborhood, "LEAST_OF_CLASS", 25)
     trainer = make_trainer(runs, data=text_data(rows), **settings)
     trainer.train()
     place = trainer._correction.neighborhood
