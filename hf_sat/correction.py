@@ -217,7 +217,7 @@ class LabelCorrection:
         return self.neighborhood.ask(batch.rows, logits)
 
     def _moved(self, stored: Tensor, batch: Batch, logits: Tensor, votes: Tensor) -> Tensor:
-        """The soft target of this visit: towards the model's prediction, and as far towards what the neighbors tell."""
+        """The soft target of this visit: towards the model's prediction, and towards what the neighbors tell."""
         momentum = self.schedule.current_momentum
         if self.neighborhood is None or not self.neighborhood.knows_noise:
             return self.method.resolve(stored, logits, momentum)
@@ -320,6 +320,7 @@ class LabelCorrection:
         logs = {**self.monitor.read(self.correcting), **self.schedule.logs()}
         if self.neighborhood is not None and self.neighborhood.knows_noise:
             logs["sat/neighbor_noise_rate"] = self.neighborhood.noise_rate()
+            logs["sat/neighbor_share"] = float(self.neighborhood.share)
         weighs = self.correcting and getattr(self.method, "reweight", False)
         logs["sat/mean_weight"] = logs["sat/target_confidence"] if weighs else 1.0
         return logs

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .methods.neighbors import neighbor_votes, transitions, true_label_posterior
+from .methods.neighbors import neighbor_votes, one_sidedness, transitions, true_label_posterior
 from .methods.self_adaptive import log_softmax
 
 # More would be slow to search; of larger data, a place holds the last example of those that share it.
@@ -15,6 +15,10 @@ MOST_NEIGHBORS = 200
 # With fewer labels to a class "auto" has none: 640 docstrings of four classes, half of them mislabelled, ended at 55.8
 # per cent with 128 neighbors and at 69.8 without.
 LEAST_OF_CLASS = 200
+# Of the estimate, where wrong labels are of one kind. Where they are spread the prediction knows better: neighbors at
+# half lost 3.6 points on AG News with 40 % symmetric noise, and won 11.1 with pair noise. (One-sidedness was estimated
+# as 0.76 to 0.81 under pair noise, 0.09 to 0.16 under symmetric and instance-dependent noise.)
+LARGEST_SHARE = 0.5
 # Votes count from the second pass on; the passes that they need before labels are corrected.
 PASSES_BEFORE = 2.0
 # How labels go wrong is read from the votes of the last part of an epoch. (From all of an epoch clean labels of TREC
@@ -49,6 +53,7 @@ class Neighborhood:
         votes: (Q + 1, C) float32, shares of labels among the neighbors at the last visit, zero before the second pass.
         epochs: (Q + 1,) float32, when that visit was.
         transition, prior: how labels go wrong, and how large classes are, see [`transitions`]; zero until it is known.
+        share: weight of what the neighbors tell, beside the prediction, (): how one-sided the noise is, at most a half.
 
     Args:
         num_rows: labels of the run.
@@ -69,6 +74,7 @@ class Neighborhood:
         self.epochs = torch.zeros(size, device=device)
         self.transition = torch.zeros(num_classes, num_classes, device=device)
         self.prior = torch.zeros(num_classes, device=device)
+        self.share = torch.zeros((), device=device)
 
     def ask(self, rows: Tensor, logits: Tensor) -> Tensor:
         """Shares of labels among the neighbors of these, (M, C); see [`neighbor_votes`]."""
@@ -81,24 +87,30 @@ class Neighborhood:
         Later, a model that is trained on corrected labels gathers examples around those that stayed wrong, and their
         votes would make them look right: estimated anew at each pass, 45 % noise became 13.
         """
-        told = (self.votes.sum(dim=1) > 0) & (self.epochs >= since)
+        voted = self.votes.sum(dim=1) > 0
+        recent = voted & (self.epochs >= since)
+        told = torch.where(recent.any(), recent, voted)  # an epoch may be a single step
         labels = torch.where(told, self.labels, EMPTY)[:-1].long()
         self.transition, self.prior = transitions(self.votes[:-1], labels)
+        self.share = self._share()
         self.knows_noise = True
+
+    def _share(self) -> Tensor:
+        if len(self.prior) == 2:
+            return torch.full_like(self.share, LARGEST_SHARE)
+        return one_sidedness(self.transition, self.prior).nan_to_num(0.0).clamp_max(LARGEST_SHARE)  # nobody voted
 
     def noise_rate(self) -> float:
         """Share of wrong labels by that estimate."""
         return 1.0 - float(self.prior @ self.transition.diagonal())
 
     def estimate(self, votes: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-        """What is known of the true class of each, (M, C): the mean of the model's own prediction and of what the
-        neighbors tell; the prediction alone where nobody voted.
-
-        The neighbors know better where noise is one-sided, the prediction where it is spread over the classes.
-        """
+        """What is known of the true class of each, (M, C): by the model's own prediction and by what the neighbors
+        tell, as they share it; by the prediction alone where nobody voted."""
         own = log_softmax(logits).exp()
         told = true_label_posterior(votes, labels, self.transition, self.prior).to(own)
-        return torch.where(votes.sum(dim=1, keepdim=True) > 0, (own + told) / 2, own)
+        both = (1.0 - self.share) * own + self.share * told
+        return torch.where(votes.sum(dim=1, keepdim=True) > 0, both, own)
 
     def remember(
         self, fresh: Tensor, rows: Tensor, labels: Tensor, logits: Tensor, votes: Tensor, epoch: float

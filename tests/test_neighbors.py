@@ -59,6 +59,12 @@ def posterior_of(vote, label, noise, prior):
     return q / q.sum()
 
 
+def share_of(noise, prior):
+    wrong = noise - np.diag(np.diag(noise))
+    worst = sum(p * row.max() for p, row in zip(prior, wrong)) / sum(p * row.sum() for p, row in zip(prior, wrong))
+    return min(0.5, max(0.0, (worst - 1 / (len(prior) - 1)) / (1 - 1 / (len(prior) - 1))))
+
+
 def replay(passes, labels, settings):
     """Soft targets at the end, in float64; one micro-batch a step."""
     a, k, start = (settings[name] for name in ("sat_momentum", "sat_neighbors", "sat_start_epoch"))
@@ -70,7 +76,8 @@ def replay(passes, labels, settings):
         votes = [votes_of(z, r, bank, k) if epoch >= 1 else np.zeros(CLASSES) for r, z in zip(rows, logits)]
         for r, z, vote in zip(rows, logits, votes):
             if noise is not None:
-                estimate = (softmax(z) + posterior_of(vote, labels[r], *noise)) / 2
+                share = share_of(*noise)
+                estimate = (1 - share) * softmax(z) + share * posterior_of(vote, labels[r], *noise)
                 targets[r] = a * targets[r] + (1 - a) * estimate
             told[r] = vote, epoch
         bank |= {r: (z, labels[r]) for r, z in zip(rows, logits)}
@@ -143,6 +150,16 @@ def test_places_are_shared_without_regard_to_order(monkeypatch):
     assert_same_tensors(*kept)
 
 
+def test_neighbors_share_what_is_one_sided():
+    place = Neighborhood(6, 4, 2, torch.device("cpu"))
+    place.prior = torch.full((4,), 0.25)
+    spread, one_kind = torch.full((4, 4), 0.1) + 0.6 * torch.eye(4), 0.6 * torch.eye(4) + 0.4 * torch.eye(4).roll(1, 1)
+    shares = []
+    for place.transition in (spread, (spread + one_kind) / 2, one_kind):
+        shares.append(place._share().item())
+    assert shares == pytest.approx([0.0, share_of(((spread + one_kind) / 2).numpy(), [0.25] * 4), 0.5], abs=1e-6)
+
+
 def test_edited_labels_are_forgotten():
     place = Neighborhood(6, 3, 2, torch.device("cpu"))
     rows = torch.arange(6)
@@ -187,6 +204,16 @@ def test_auto_has_neighbors_where_they_can_help(runs, monkeypatch, rows, setting
     if k:
         assert place.knows_noise
         assert 0 <= trainer.state.log_history[-2]["sat/neighbor_noise_rate"] <= 1
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_a_handful_of_rows_trains_on(runs, rows):
+    """One step an epoch, and for one row nobody else to ask."""
+    trainer = make_trainer(runs, data=text_data(rows), **SETTINGS["neighbors"])
+    trainer.train()
+    targets = trainer._correction.state.targets.read(torch.arange(rows))
+    assert torch.isfinite(targets).all()
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(rows))
 
 
 def test_tokens_have_neighbors_where_a_number_is_set(runs):

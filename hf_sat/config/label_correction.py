@@ -29,10 +29,10 @@ class LabelCorrectionArguments(PeerMethodArguments):
             run (see `hf_sat.methods.schedule.Schedule`).
         sat_neighbors (whole number >= 0 or "auto"): let so many neighbors in the space of logits vote on what an
             example's true label is (Bahri et al. 2020, https://arxiv.org/abs/2004.12289; see
-            `hf_sat.methods.neighbors`): the soft target moves towards the mean of their answer and of the prediction.
-            0 is the paper's algorithm. "auto" is 0 where `sat_momentum` or `sat_start_epoch` is set to a number, for
-            labels of tokens, with two classes, in runs of less than three epochs, and with fewer than 200 labels
-            a class, of which 8,192 in all are remembered; else 0.8 of the average class, at most 200.
+            `hf_sat.methods.neighbors`): the soft target moves towards their answer too, as far as wrong labels are of
+            one kind. 0 is the paper's algorithm. "auto" is 0 where `sat_momentum` or `sat_start_epoch` is a number, for
+            labels of tokens, with two classes, in runs of less than three epochs, and with fewer than 200 labels a
+            class, of which 8,192 in all are remembered; else 0.8 of the average class, at most 200.
         sat_loss ("ce" | "sce"): cross-entropy with the soft target, or its symmetric form
             `CE + sat_sce_beta * reverse CE`.
         sat_sce_beta (number >= 0): weight of the reverse cross-entropy in the symmetric form; the authors' is 0.3.

@@ -19,7 +19,7 @@ from .hidden_distillation import (
     layer_pairs,
     similarity_distance,
 )
-from .neighbors import neighbor_votes, transitions, true_label_posterior
+from .neighbors import neighbor_votes, one_sidedness, transitions, true_label_posterior
 from .sce import SymmetricCrossEntropy, weighted_symmetric_cross_entropy
 from .self_adaptive import (
     SelfAdaptiveTraining,
@@ -61,6 +61,7 @@ __all__ = [
     "layer_pairs",
     "logit_mean_squared_error",
     "neighbor_votes",
+    "one_sidedness",
     "perturb",
     "perturbation_norm",
     "reverse_cross_entropy",

@@ -69,6 +69,27 @@ def transitions(votes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return shares.float(), (prior / prior.sum().clamp_min(1.0)).float()
 
 
+def one_sidedness(transition: Tensor, prior: Tensor) -> Tensor:
+    """How far the wrong labels of a class are all of one other class: 1 if so, 0 if spread evenly, a number ().
+
+    `(m - u) / (1 - u)`, with `m` the share of the most frequent wrong label among all wrong ones, averaged over the
+    examples that are wrong, and `u = 1 / (C - 1)` what it is at least.
+
+    Args:
+        transition, prior: from [`transitions`]; three classes or more.
+
+    Example:
+        >>> import torch
+        >>> T, prior = torch.tensor([[0.6, 0.4, 0.0], [0.0, 0.6, 0.4], [0.4, 0.0, 0.6]]), torch.full((3,), 1 / 3)
+        >>> one_sidedness(T, prior).item()
+        1.0
+    """
+    wrong = transition - torch.diag(transition.diagonal())
+    least = 1.0 / (len(prior) - 1)
+    share = (prior @ wrong.max(dim=1).values) / (prior @ wrong.sum(dim=1))
+    return ((share - least) / (1.0 - least)).clamp(0.0, 1.0)
+
+
 def true_label_posterior(votes: Tensor, labels: Tensor, transition: Tensor, prior: Tensor) -> Tensor:
     """`P(c | neighbors, g) ~ q_c T[c, g]`: the true class, from the neighbors' labels and the example's own.
 
