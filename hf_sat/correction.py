@@ -4,7 +4,7 @@ Nothing here knows the Trainer: steps and epochs come in as numbers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,47 +23,7 @@ from .neighborhood import PASSES_BEFORE, RECENT, Neighborhood
 from .samples import IGNORED, UNKNOWN, Samples
 from .soft_targets import SoftTargets
 from .state import LabelState, check_fingerprint, fingerprint, read_state, save_state
-
-
-@dataclass
-class Visits:
-    """What micro-batches leave to be committed with their optimizer step; M positions each.
-
-    Logits and votes are there, (M, C), where neighbors are remembered; else (M, 0).
-    """
-
-    rows: Tensor
-    labels: Tensor
-    target: Tensor
-    predicted: Tensor
-    p_given: Tensor
-    margin: Tensor
-    finite: Tensor
-    confident: Tensor
-    logits: Tensor
-    votes: Tensor
-
-    @classmethod
-    def joined(cls, parts: list["Visits"]) -> "Visits":
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
-    def packed(self) -> Tensor:
-        """All of it as float32, (M, 6 + C) or (M, 6 + 3 C), to travel in one message; whole numbers as their bits."""
-        predicted = 2 * self.predicted + self.finite.long()
-        whole = torch.stack([self.rows, self.labels, predicted, self.confident], dim=1)
-        real = torch.cat(
-            [self.p_given[:, None], self.margin[:, None], self.target, self.logits, self.votes], dim=1
-        ).float()
-        return torch.cat([whole.int().view(torch.float32), real], dim=1)
-
-    @classmethod
-    def unpacked(cls, packed: Tensor, num_classes: int) -> "Visits":
-        """What `packed` made."""
-        rows, labels, prediction, confident = packed[:, :4].contiguous().view(torch.int32).long().unbind(dim=1)
-        p_given, margin, finite = packed[:, 4], packed[:, 5], (prediction & 1).bool()
-        target, *neighbors = packed[:, 6:].split(num_classes, dim=1)
-        logits, votes = neighbors or [packed[:, :0]] * 2
-        return cls(rows, labels, target, prediction >> 1, p_given, margin, finite, confident, logits, votes)
+from .visits import Visits, first_occurrence
 
 
 @dataclass
@@ -389,18 +349,3 @@ class LabelCorrection:
         self.state.reset_rows(rows, current[rows])
         if self.neighborhood is not None:
             self.neighborhood.forget(rows)
-
-
-def first_occurrence(rows: Tensor) -> Tensor:
-    """Index of the first place where each row number stands, (M,); no host sync.
-
-    Example:
-        >>> import torch
-        >>> first_occurrence(torch.tensor([7, 3, 7, 3, 5]))
-        tensor([0, 1, 0, 1, 4])
-    """
-    ordered, places = torch.sort(rows, stable=True)
-    index = torch.arange(len(rows), device=rows.device)
-    starts = torch.cat([index.new_ones(1, dtype=torch.bool), ordered[1:] != ordered[:-1]])
-    group_start = torch.where(starts, index, 0).cummax(dim=0).values
-    return torch.empty_like(index).scatter_(0, places, places[group_start])

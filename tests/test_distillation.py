@@ -420,13 +420,17 @@ def test_with_correction_and_sam(runs, name, task, k):
     assert max((ends[key] - plain[key]).abs().max() for key in ends) > 1e-4  # which is not the step without
 
 
-@pytest.mark.parametrize("k", [1, 2, 4])
-def test_with_adapters(runs, k):
+def adapted(model: nn.Module) -> nn.Module:
+    """The model in float64, with the same adapters at each call."""
     peft = pytest.importorskip("peft")
     lora = peft.LoraConfig("SEQ_CLS", r=2, target_modules=["query", "value"], modules_to_save=["classifier"])
     torch.manual_seed(1)
-    model = peft.get_peft_model(sharpened(bert(dropout=0.0)), lora).double()
-    data, teacher = text_data(11), teacher_for(double=True)
+    return peft.get_peft_model(model, lora).double()
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_with_adapters(runs, k):
+    model, data, teacher = adapted(sharpened(bert(dropout=0.0))), text_data(11), teacher_for(double=True)
     ends, _ = by_hand(model, teacher, windows_of("bert", data))
     begin = {name: value.clone() for name, value in model.state_dict().items()}
     trainer = run_task(runs, "bert", k, model, teacher, data, **KD)

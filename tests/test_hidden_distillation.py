@@ -21,6 +21,7 @@ from test_distillation import (
     STEP,
     TASKS,
     Counting,
+    adapted,
     blended,
     distil,
     refused,
@@ -138,11 +139,7 @@ def test_composed(runs, name, task, k):
 
 @pytest.mark.parametrize("k", [1, 4])
 def test_with_adapters(runs, k):
-    peft = pytest.importorskip("peft")
-    lora = peft.LoraConfig("SEQ_CLS", r=2, target_modules=["query", "value"], modules_to_save=["classifier"])
-    torch.manual_seed(1)
-    model = peft.get_peft_model(sharpened(bert(dropout=0.0)), lora).double()
-    data, teacher = text_data(11), teacher_for(double=True)
+    model, data, teacher = adapted(sharpened(bert(dropout=0.0))), text_data(11), teacher_for(double=True)
     ends, _ = by_hand(model, [teacher], windows_of("bert", data))
     assert_close_weights(weights(run_task(runs, "bert", k, model, teacher, data, **HIDDEN)), ends)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_sat import methods
-from hf_sat.correction import first_occurrence
+from hf_sat.visits import first_occurrence
 
 logit_matrices = st.integers(1, 6).flatmap(
     lambda rows: st.integers(2, 5).flatmap(
