@@ -91,8 +91,11 @@ class Neighborhood:
         recent = voted & (self.epochs >= since)
         told = torch.where(recent.any(), recent, voted)  # an epoch may be a single step
         labels = torch.where(told, self.labels, EMPTY)[:-1].long()
-        self.transition, self.prior = transitions(self.votes[:-1], labels)
-        self.share = self._share()
+        transition, prior = transitions(self.votes[:-1], labels)
+        # Into the memory they are loaded into: products round by how a matrix lies there.
+        self.transition.copy_(transition)
+        self.prior.copy_(prior)
+        self.share.copy_(self._share())
         self.knows_noise = True
 
     def _share(self) -> Tensor:
