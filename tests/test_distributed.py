@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small import Steps, bert, bert_tokens, make_trainer, pad, text_data, token_data, weights
 from test_augment_training import augmented
+from test_neighbors import one_sided_data
 
 from hf_sat.state import STATE_FILE
 
@@ -38,7 +39,7 @@ RUNS = {
     "tokens": (bert_tokens, token_data(32), CORRECTING),
     "per process": (bert, text_data(48), {**CORRECTING, "average_tokens_across_devices": False}),
     "augmented": (bert, augmented(48), CORRECTING),
-    "neighbors": (bert, text_data(48), {"sat_momentum": 0.5, "sat_start_epoch": 2, "sat_neighbors": 5}),
+    "neighbors": (bert, one_sided_data(96), {"sat_momentum": 0.5, "sat_start_epoch": 2, "sat_neighbors": 16}),
     "uneven": (bert, text_data(45), CORRECTING),
     "tiny": (bert, text_data(3), CORRECTING),
     "uneven tokens": (bert_tokens, token_data(29), CORRECTING),
