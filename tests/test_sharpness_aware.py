@@ -258,22 +258,38 @@ def test_restore_counts_once():
     assert same_bits(weights(named), trained)
 
 
-def test_weights_are_swapped_on_cpu_and_the_memory_serves_again():
-    named = parameters([(4, 3), (4,), (4, 3), ()])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_perturbed_weights_lie_where_the_gradients_lay(variant):
+    named, others = (parameters([(4, 3), (4,), (4, 3), ()]) for _ in range(2))
     fresh, own = weights(named), [parameter.data_ptr() for _, parameter in named]
-    before, found = None, set()
-    for _ in range(3):
-        perturbation = SharpnessAware(rho=0.5).perturb(named, before=before)
-        places = {parameter.data_ptr() for _, parameter in named}
-        assert before is None or (places == found and not before.memory)
-        assert len(places - set(own)) == 4 and not any(perturbation.copies) and not same_bits(weights(named), fresh)
-        perturbation.restore(keep_memory=True)
-        assert same_bits(weights(named), fresh) and [parameter.data_ptr() for _, parameter in named] == own
-        before, found = perturbation, places
-    others = parameters([(5, 3), (4,)])
-    fresh, perturbation = weights(others), perturb(others, before=before)
+    spent = [parameter.grad.data_ptr() for _, parameter in named]
+    perturbation = perturb(named, variant, rho=0.5, spend_gradients=True)
+    perturb(others, variant, rho=0.5)
+    assert same_bits(weights(named), weights(others)) and not any(perturbation.copies)
+    assert [parameter.data_ptr() for _, parameter in named] == spent
+    assert all(parameter.grad is None for _, parameter in named)
+    assert all(parameter.grad is not None for _, parameter in others)
+    spare = []
+    perturbation.restore(spare), perturbation.restore(spare)
+    assert [held.data_ptr() for held in spare] == spent
+    assert same_bits(weights(named), fresh) and [parameter.data_ptr() for _, parameter in named] == own
+
+
+def test_gradients_that_others_read_are_not_spent():
+    """Views of a bucket, one that two parameters share, one laid out unlike its weight; and all, at a bad norm."""
+    named = parameters([(4, 3), (4, 3), (2, 3), (2, 3), (3, 5)])
+    bucket, shared = torch.randn(24), torch.randn(2, 3)
+    named[0][1].grad, named[1][1].grad = bucket[:12].view(4, 3), bucket[12:].view(4, 3)
+    named[2][1].grad = named[3][1].grad = shared
+    named[4][1].grad = torch.randn(5, 3).t()
+    found, before = [parameter.grad.clone() for _, parameter in named], weights(named)
+    perturbation = perturb(named, rho=0.5, spend_gradients=True)
+    assert same_bits([parameter.grad for _, parameter in named], found) and len(perturbation.swapped) == 5
+    assert not any(torch.equal(*pair) for pair in zip(weights(named), before))
     perturbation.restore()
-    assert same_bits(weights(others), fresh) and not perturbation.memory
+    assert same_bits(weights(named), before)
+    perturb(named, norm=torch.tensor(math.nan), spend_gradients=True)
+    assert same_bits([parameter.grad for _, parameter in named], found) and same_bits(weights(named), before)
 
 
 def test_memory_that_others_read_is_perturbed_in_place():

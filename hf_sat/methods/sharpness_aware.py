@@ -38,19 +38,22 @@ class Perturbation:
         copies: the perturbed weights beside exact copies of what they were.
         rows: weights under a sparse gradient, of which the rows that have one were taken out and perturbed.
         swapped: parameters that hold other tensors for the while, beside their own.
-        memory: what they held, for the next perturbation, where [`restore`] was told to keep it.
     """
 
     norm: Tensor
     copies: ascent.Copies = field(repr=False)
     rows: ascent.Rows = field(repr=False)
     swapped: ascent.Swapped = field(default_factory=list, repr=False)
-    memory: list[Tensor] = field(default_factory=list, repr=False)
 
-    def restore(self, keep_memory: bool = False) -> None:
-        """Make the weights what they were, bit for bit, and free the copies; a second call does nothing."""
-        swapped = ascent.swap_back(self.swapped)
-        self.memory = swapped if keep_memory else []
+    def restore(self, spare: list[Tensor] | None = None) -> None:
+        """Make the weights what they were, bit for bit, and free the copies; a second call does nothing.
+
+        Args:
+            spare: where given, it gets what swapped parameters held meanwhile, whose memory then stays in use.
+        """
+        between = ascent.swap_back(self.swapped)
+        if spare is not None:
+            spare += between
         ascent.copy_back(self.copies)
         ascent.put_rows(self.rows)
         self.copies, self.rows, self.swapped = [], [], []
@@ -88,10 +91,10 @@ class SharpnessAware:
         _check(self.variant, self.rho, self.eta)
 
     def perturb(
-        self, named_parameters: NamedParameters, norm: Tensor | None = None, before: Perturbation | None = None
+        self, named_parameters: NamedParameters, norm: Tensor | None = None, spend_gradients: bool = False
     ) -> Perturbation:
         """[`perturb`] with these settings."""
-        return perturb(named_parameters, self.variant, self.rho, self.eta, norm, before)
+        return perturb(named_parameters, self.variant, self.rho, self.eta, norm, spend_gradients)
 
 
 @torch.no_grad()
@@ -115,7 +118,7 @@ def perturb(
     rho: float = 0.05,
     eta: float = 0.01,
     norm: Tensor | None = None,
-    before: Perturbation | None = None,
+    spend_gradients: bool = False,
 ) -> Perturbation:
     """Add the perturbation e to the weights, from the gradients in `.grad`, which may carry any loss scale.
 
@@ -125,9 +128,8 @@ def perturb(
 
     Args:
         norm: [`perturbation_norm`] where it is known already. Default: it is measured.
-        before: the perturbation of the step before, whose kept memory serves again. On CPU, where fresh memory takes
-            longer than all that is done with it, this saves a good part of the step if parameters are many and batches
-            small.
+        spend_gradients: give up gradients for their memory, where it saves time, on CPU: the perturbed weights are made
+            in it, and `.grad` is then `None`. For those who drop the gradients next.
 
     Returns:
         The [`Perturbation`], to be restored once the gradient at the perturbed weights has been taken.
@@ -145,14 +147,11 @@ def perturb(
     # On CPU the host need not wait to know that nothing is to be done.
     swaps, parts = ascent.swappable(parts) if scale.device.type == "cpu" else ([], parts)
     swaps = swaps if swaps and not skip else []
-    memory = []
-    if before is not None:
-        memory, before.memory = before.memory, []
     copies = ascent.copies_of([part.values for part in parts])
     perturbation = Perturbation(norm, copies, ascent.copied_rows(parts))
     try:
         ascent.ascend(parts, scale, skip, eta)
-        perturbation.swapped = ascent.swap_for_ascended(swaps, scale, eta, memory)
+        perturbation.swapped = ascent.swap_for_ascended(swaps, scale, eta, spend_gradients)
     except BaseException:
         perturbation.restore()
         raise
@@ -193,7 +192,7 @@ def sam_gradient(
     state = rng_state()
     _drop_gradients(named)
     loss = closure().detach()
-    perturbation = method.perturb(named)
+    perturbation = method.perturb(named, spend_gradients=True)
     _drop_gradients(named)
     statistics = contextlib.nullcontext() if model is None else frozen_batch_norm_statistics(model)
     try:

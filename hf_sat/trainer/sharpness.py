@@ -17,7 +17,7 @@ from transformers.utils import is_sagemaker_mp_enabled, is_torch_xla_available
 
 from ..batch import Batch
 from ..config.sharpness import SharpnessArguments, sharpness_settings
-from ..methods.sharpness_aware import Perturbation, SharpnessAware, frozen_batch_norm_statistics, perturbation_norm
+from ..methods.sharpness_aware import SharpnessAware, frozen_batch_norm_statistics, perturbation_norm
 from ..model_card import CardEntry, settings_of
 from ..recipe import SharpnessSetup, refuse_sharpness, warn_of_low_precision
 from ..rng import RngState, preserved_rng, rng_state
@@ -39,7 +39,7 @@ class SharpnessMixin(ModelCardMixin):
 
     _sharpness: SharpnessArguments | None = None  # of the run under way
     _replaying: Pass | None = None
-    _perturbation: Perturbation | None = None  # the last one, for the memory that it keeps
+    _spare: list[Tensor]  # memory for the gradients of the second pass
     _window: list[Pass]
     _first_loss: Tensor | float
     _sharpness_means: LoggedMeans
@@ -54,12 +54,13 @@ class SharpnessMixin(ModelCardMixin):
             return super()._inner_training_loop(*args, **kwargs)
         refuse_sharpness(self._sharpness_setup(), settings)
         warn_of_low_precision(self.model, settings)
-        self._sharpness, self._window, self._first_loss, self._is_called = settings, [], 0.0, False
+        self._sharpness, self._first_loss, self._is_called = settings, 0.0, False
+        self._window, self._spare = [], []
         self._sam = SharpnessAware(settings.sam, settings.sam_radius)
         try:
             return super()._inner_training_loop(*args, **kwargs)
         finally:
-            self._sharpness, self._window, self._perturbation = None, [], None
+            self._sharpness, self._window, self._spare = None, [], []
 
     def _sharpness_setup(self) -> SharpnessSetup:
         kind = self.accelerator.distributed_type
@@ -122,15 +123,16 @@ class SharpnessMixin(ModelCardMixin):
         named = list(self.model.named_parameters())
         norm = perturbation_norm(named, "sam")
         norm_in_use = norm if self._sharpness.sam == "sam" else None
-        self._perturbation = perturbation = self._sam.perturb(named, norm_in_use, before=self._perturbation)
+        perturbation = self._sam.perturb(named, norm_in_use, spend_gradients=True)
         try:
             for name, parameter in named:
                 parameter.grad = gradients.get(name)
+            self._spare.clear()
             with frozen_batch_norm_statistics(model):
                 loss = self._replay(model, window, num_items_in_batch)
         finally:
-            # Fresh memory would take longer on CPU than all that is done with it.
-            perturbation.restore(keep_memory=norm.device.type == "cpu")
+            # Kept for the next second pass: on CPU fresh memory would take longer than all that is done with it.
+            perturbation.restore(self._spare)
             self._replaying = None
         self._count(len(window) / self.current_gradient_accumulation_steps, loss - first_loss, norm)
 
