@@ -24,6 +24,8 @@ class Batch:
         teacher_logits: what a teacher says of each position, (M, C).
         teacher_states: hidden states of each teacher, by layer (B, P, D); None for layers that nothing reads.
         student_states: those of the student, while a pass computes its loss.
+        features: what the classifier's last layer was given in the first forward pass, (M, D), where neighbors are
+            found by it.
     """
 
     inputs: Mapping[str, Any]
@@ -35,6 +37,7 @@ class Batch:
     teacher_logits: Tensor | None = None
     teacher_states: list[tuple[Tensor | None, ...]] | None = None
     student_states: tuple[Tensor, ...] | None = None
+    features: Tensor | None = None
 
 
 class SharedLabels(dict):

@@ -19,7 +19,7 @@ from .methods.label_correction import LabelCorrectionMethod
 from .methods.schedule import Schedule
 from .methods.self_adaptive import moved_targets
 from .monitor import CorrectionMonitor
-from .neighborhood import PASSES_BEFORE, RECENT, Neighborhood
+from .neighborhood import PASSES_BEFORE, RECENT, VOTES_FROM, Neighborhood
 from .samples import IGNORED, UNKNOWN, Samples
 from .soft_targets import SoftTargets
 from .state import LabelState, check_fingerprint, fingerprint, read_state, save_state
@@ -45,6 +45,7 @@ class LabelCorrection:
         device: where the model, and the state but for the targets, lives.
         storage: (number of rows, number of classes) -> where the soft targets lie.
         neighbors: (number of rows, number of classes) -> how many neighbors tell of an example, 0 for none.
+        feature_width: of the features by which neighbors are found, which batches then carry; None: by logits.
         num_classes: classes of the model where known; otherwise the first logits tell.
         label_smoothing: of the plain cross-entropy before the onset.
         reset_changed: whether rows whose label was edited between runs start anew, rather than being refused.
@@ -60,6 +61,7 @@ class LabelCorrection:
         device: torch.device,
         storage: Callable[[int, int], SoftTargets],
         neighbors: Callable[[int, int], int] = lambda num_rows, num_classes: 0,
+        feature_width: int | None = None,
         num_classes: int | None = None,
         label_smoothing: float = 0.0,
         reset_changed: bool = False,
@@ -74,6 +76,7 @@ class LabelCorrection:
         self.device = device
         self.storage = storage
         self.neighbors = neighbors
+        self.feature_width = feature_width
         self.label_smoothing = label_smoothing
         self.reset_changed = reset_changed
         self.distributed = distributed
@@ -108,7 +111,8 @@ class LabelCorrection:
         k = self.neighbors(self.samples.num_rows, num_classes)
         visit = counted_visit(self.schedule.total_epochs, has_neighbors=k > 0)
         self.joint = ConfidentJoint(num_classes, self.device, visit)
-        self.neighborhood = Neighborhood(self.samples.num_rows, num_classes, k, self.device) if k else None
+        size = (self.samples.num_rows, num_classes)
+        self.neighborhood = Neighborhood(*size, k, self.device, self.feature_width) if k else None
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 
@@ -121,6 +125,11 @@ class LabelCorrection:
         self.schedule.begin_step(epoch)
         if self.correcting and self.neighborhood is not None and epoch >= PASSES_BEFORE:
             self.neighborhood.learn_noise(since=epoch - RECENT)
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether neighbors are found by the features that batches carry."""
+        return self.neighborhood is not None and self.feature_width is not None
 
     @property
     def correcting(self) -> bool:
@@ -172,9 +181,15 @@ class LabelCorrection:
         """What the neighbors say, (M, C): from the second pass on, and where there are any; else (M, 0)."""
         if self.neighborhood is None:
             return logits.new_zeros(len(logits), 0, dtype=torch.float32)
-        if self.window.epoch < PASSES_BEFORE - 1:
+        if self.window.epoch < VOTES_FROM:
             return torch.zeros_like(logits, dtype=torch.float32)
-        return self.neighborhood.ask(batch.rows, logits)
+        return self.neighborhood.ask(batch.rows, self._positions(batch, logits))
+
+    def _positions(self, batch: Batch, logits: Tensor) -> Tensor:
+        """Where neighbors are looked for, (M, D); (M, 0) where there are none."""
+        if self.neighborhood is None:
+            return logits.new_zeros(len(logits), 0, dtype=torch.float32)
+        return (logits if self.feature_width is None else batch.features).float()
 
     def _moved(self, stored: Tensor, batch: Batch, logits: Tensor, votes: Tensor) -> Tensor:
         """The soft target of this visit: towards the model's prediction, and towards what the neighbors tell."""
@@ -198,7 +213,7 @@ class LabelCorrection:
                 margin=torch.where(finite, margin, 0.0),
                 finite=finite,
                 confident=self.joint.confident(probabilities, self.state.n_visits[batch.rows].long()),
-                logits=wide if self.neighborhood is not None else wide[:, :0],
+                positions=self._positions(batch, logits),
                 votes=votes,
             )
         )
@@ -254,7 +269,7 @@ class LabelCorrection:
         self.schedule.see(fresh, agreeing, changed, labels, state.num_classes)
         self.joint.see(state.n_visits[rows].long(), labels, visits.confident, visits.p_given, fresh)
         if self.neighborhood is not None:
-            self.neighborhood.remember(fresh, rows, labels, visits.logits, visits.votes, window.epoch)
+            self.neighborhood.remember(fresh, rows, labels, visits.positions, visits.votes, window.epoch)
         # Rows that are not fresh write to the spare row, so that each row has one writer.
         at = torch.where(fresh, rows, spare)
         state.targets.write(at, visits.target)

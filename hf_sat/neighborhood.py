@@ -8,6 +8,8 @@ from .methods.self_adaptive import log_softmax
 
 # More would be slow to search; of larger data, a place holds the last example of those that share it.
 MOST_REMEMBERED = 8192
+# Features are hundreds of numbers where logits are a few.
+MOST_WITH_FEATURES = 2048
 # Of a class as large as the average one, the neighbors are at most this share. On TREC (250 to a class) 200 did better
 # than 50 and 100, which model and noise can still overrule, and than 300.
 SHARE_OF_CLASS = 0.8
@@ -19,37 +21,42 @@ LEAST_OF_CLASS = 200
 # half lost 3.6 points on AG News with 40 % symmetric noise, and won 11.1 with pair noise. (One-sidedness was estimated
 # as 0.76 to 0.81 under pair noise, 0.09 to 0.16 under symmetric and instance-dependent noise.)
 LARGEST_SHARE = 0.5
-# Votes count from the second pass on; the passes that they need before labels are corrected.
-PASSES_BEFORE = 2.0
+# Neighbors vote from the second pass on; the passes that it takes until they can be believed, and the shortest run in
+# which "auto" asks them.
+VOTES_FROM = 1.0
+PASSES_BEFORE = 1.5
+LEAST_EPOCHS = 3.0
 # How labels go wrong is read from the votes of the last part of an epoch. (From all of an epoch clean labels of TREC
 # were held to be 10 % wrong, from its second half 5.)
 RECENT = 0.5
 EMPTY = -1
 
 
-def suggested_neighbors(num_rows: int, num_classes: int) -> int:
-    """Neighbors that suit so many labels and classes; 0 where there are too few labels to a class, and for two classes.
+def suggested_neighbors(num_rows: int, num_classes: int, has_features: bool = False) -> int:
+    """Neighbors that suit so many labels and classes; 0 where there are too few labels to a class.
 
-    Two logits differ in one direction alone, so neighbors say what the prediction says. (SST-2 with 40 % symmetric
-    noise ended at 63.9 % with them and at 65.0 % without.)
+    Two logits differ in one direction alone, so neighbors by logits say what the prediction says (SST-2 with 40 %
+    symmetric noise ended at 63.9 % with them and at 65.0 % without): two classes need features.
 
     Example:
         >>> [suggested_neighbors(rows, classes) for rows, classes in ((1500, 6), (2000, 10), (640, 4), (1500, 2))]
         [200, 160, 0, 0]
+        >>> suggested_neighbors(1500, 2, has_features=True)
+        200
     """
     of_class = min(num_rows, MOST_REMEMBERED) / num_classes
-    if num_classes <= 2 or of_class < LEAST_OF_CLASS:
+    if (num_classes <= 2 and not has_features) or of_class < LEAST_OF_CLASS:
         return 0
     return min(round(SHARE_OF_CLASS * of_class), MOST_NEIGHBORS)
 
 
 class Neighborhood:
-    """Logits, labels and votes of the examples seen last, and what they say of the noise.
+    """Where the examples seen last lie, their labels and votes, seen last, and what they say of the noise.
 
     Attributes:
         rows: (Q + 1,) int32, which label lies at each place, -1 for none; the last place takes what must not count.
         labels: (Q + 1,) int32, given labels.
-        logits: (Q + 1, C) float32, of the last visit.
+        positions: (Q + 1, D) float32, logits or features of the last visit.
         votes: (Q + 1, C) float32, shares of labels among the neighbors at the last visit, zero before the second pass.
         epochs: (Q + 1,) float32, when that visit was.
         transition, prior: how labels go wrong, and how large classes are, see [`transitions`]; zero until it is known.
@@ -60,26 +67,28 @@ class Neighborhood:
         num_classes: C.
         k: neighbors that vote.
         device: where it lies and is searched.
+        width: D of features. Default: neighbors are found by logits.
     """
 
-    def __init__(self, num_rows: int, num_classes: int, k: int, device: torch.device):
+    def __init__(self, num_rows: int, num_classes: int, k: int, device: torch.device, width: int | None = None):
         self.k = k
-        self.num_places = min(num_rows, MOST_REMEMBERED)
+        self.classes_of_features = None if width is None else num_classes
+        self.num_places = min(num_rows, MOST_REMEMBERED if width is None else MOST_WITH_FEATURES)
         self.knows_noise = False
         size = self.num_places + 1
         self.rows = torch.full((size,), EMPTY, dtype=torch.int32, device=device)
         self.labels = torch.full((size,), EMPTY, dtype=torch.int32, device=device)
-        self.logits = torch.zeros(size, num_classes, device=device)
+        self.positions = torch.zeros(size, width or num_classes, device=device)
         self.votes = torch.zeros(size, num_classes, device=device)
         self.epochs = torch.zeros(size, device=device)
         self.transition = torch.zeros(num_classes, num_classes, device=device)
         self.prior = torch.zeros(num_classes, device=device)
         self.share = torch.zeros((), device=device)
 
-    def ask(self, rows: Tensor, logits: Tensor) -> Tensor:
+    def ask(self, rows: Tensor, positions: Tensor) -> Tensor:
         """Shares of labels among the neighbors of these, (M, C); see [`neighbor_votes`]."""
-        known, theirs, labels = self.rows[:-1].long(), self.logits[:-1], self.labels[:-1].long()
-        return neighbor_votes(logits, rows, theirs, known, labels, self.k)
+        known, theirs, labels = self.rows[:-1].long(), self.positions[:-1], self.labels[:-1].long()
+        return neighbor_votes(positions, rows, theirs, known, labels, self.k, self.classes_of_features)
 
     def learn_noise(self, since: float) -> None:
         """Estimate, once, how labels go wrong, from the votes cast from epoch `since` on.
@@ -99,8 +108,8 @@ class Neighborhood:
         self.knows_noise = True
 
     def _share(self) -> Tensor:
-        if len(self.prior) == 2:
-            return torch.full_like(self.share, LARGEST_SHARE)
+        if len(self.prior) == 2:  # wrong labels are of one kind by necessity: as many as tell nothing
+            return (2.0 - self.transition.trace()).clamp(0.0, LARGEST_SHARE)
         return one_sidedness(self.transition, self.prior).nan_to_num(0.0).clamp_max(LARGEST_SHARE)  # nobody voted
 
     def noise_rate(self) -> float:
@@ -116,16 +125,16 @@ class Neighborhood:
         return torch.where(votes.sum(dim=1, keepdim=True) > 0, both, own)
 
     def remember(
-        self, fresh: Tensor, rows: Tensor, labels: Tensor, logits: Tensor, votes: Tensor, epoch: float
+        self, fresh: Tensor, rows: Tensor, labels: Tensor, positions: Tensor, votes: Tensor, epoch: float
     ) -> None:
-        """Take in visits, (M,) or (M, C) each; those that are not `fresh` are left out."""
+        """Take in visits, (M,), (M, D) or (M, C) each; those that are not `fresh` are left out."""
         places = torch.where(fresh, rows % self.num_places, self.num_places)
         # Of several for one place the one of the highest number, in whatever order processes send them.
         highest = torch.full_like(self.rows, EMPTY, dtype=torch.int64).scatter_reduce(0, places, rows, "amax")
         at = torch.where(fresh & (highest[places] == rows), places, self.num_places)
         self.rows[at] = rows.to(self.rows)
         self.labels[at] = labels.to(self.labels)
-        self.logits[at] = logits.to(self.logits)
+        self.positions[at] = positions.to(self.positions)
         self.votes[at] = votes.to(self.votes)
         self.epochs[at] = epoch
 

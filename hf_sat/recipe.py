@@ -22,7 +22,7 @@ from .methods.label_correction import LabelCorrectionMethod
 from .methods.sce import SymmetricCrossEntropy
 from .methods.schedule import Schedule
 from .methods.self_adaptive import SelfAdaptiveTraining
-from .neighborhood import PASSES_BEFORE, suggested_neighbors
+from .neighborhood import LEAST_EPOCHS, PASSES_BEFORE, suggested_neighbors
 from .samples import Samples
 from .soft_targets import SoftTargets, soft_targets
 
@@ -293,8 +293,13 @@ def build_label_correction(
     label_smoothing: float,
     device: torch.device,
     distributed: bool,
+    feature_width: int | None = None,
 ) -> LabelCorrection:
-    """The label correction that the settings ask for, at its start."""
+    """The label correction that the settings ask for, at its start.
+
+    Args:
+        feature_width: of what the model's last layer is given, where batches can carry it; used with two classes.
+    """
     method = METHODS[settings.label_correction](settings)
     start, momentum = settings.sat_start_epoch, settings.sat_momentum
     if settings.label_correction == "elr":
@@ -305,7 +310,8 @@ def build_label_correction(
         samples,
         device,
         storage=partial(_storage, settings, device),
-        neighbors=partial(num_neighbors, settings, samples, total_epochs),
+        neighbors=partial(num_neighbors, settings, samples, total_epochs, feature_width is not None),
+        feature_width=feature_width,
         top_k=settings.sat_top_k,
         name=settings.label_correction,
         num_classes=num_classes,
@@ -316,7 +322,12 @@ def build_label_correction(
 
 
 def num_neighbors(
-    settings: LabelCorrectionArguments, samples: Samples, total_epochs: float, num_rows: int, num_classes: int
+    settings: LabelCorrectionArguments,
+    samples: Samples,
+    total_epochs: float,
+    has_features: bool,
+    num_rows: int,
+    num_classes: int,
 ) -> int:
     """How many neighbors tell of an example, 0 for none: the number that was set, or what "auto" comes to.
 
@@ -327,19 +338,19 @@ def num_neighbors(
     if settings.label_correction != "sat" or k == 0:
         return 0
     start = settings.sat_start_epoch
-    # An automatic onset leaves the last pass for correction.
-    in_time = total_epochs >= PASSES_BEFORE + 1 if start == AUTO else start >= PASSES_BEFORE
+    in_time = total_epochs >= LEAST_EPOCHS if start == AUTO else start >= PASSES_BEFORE
     if k == AUTO:
         all_auto = start == AUTO and settings.sat_momentum == AUTO
         of_examples = samples.offsets is None
-        return suggested_neighbors(num_rows, num_classes) if all_auto and of_examples and in_time else 0
+        asks = all_auto and of_examples and in_time
+        return suggested_neighbors(num_rows, num_classes, has_features) if asks else 0
     if not in_time:
         raise refuse(
             "sat_neighbors",
             k,
-            f"neighbors vote from the second pass on, and here correction starts before its end (sat_start_epoch="
-            f"{start!r}, {total_epochs:g} epochs): set sat_start_epoch to 2 or more, or to 'auto' with three epochs or "
-            "more; or set sat_neighbors=0.",
+            f"neighbors vote from the second pass on, and here correction starts before its middle (sat_start_epoch="
+            f"{start!r}, {total_epochs:g} epochs): set sat_start_epoch to {PASSES_BEFORE} or more, or to 'auto' with "
+            f"{LEAST_EPOCHS:g} epochs or more; or set sat_neighbors=0.",
         )
     return k
 

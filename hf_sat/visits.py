@@ -10,7 +10,7 @@ from torch import Tensor
 class Visits:
     """What micro-batches leave to be committed with their optimizer step; M positions each.
 
-    Logits and votes are there, (M, C), where neighbors are remembered; else (M, 0).
+    Positions, (M, D), and votes, (M, C), are there where neighbors are remembered; else (M, 0).
     """
 
     rows: Tensor
@@ -21,7 +21,7 @@ class Visits:
     margin: Tensor
     finite: Tensor
     confident: Tensor
-    logits: Tensor
+    positions: Tensor
     votes: Tensor
 
     @classmethod
@@ -29,11 +29,11 @@ class Visits:
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def packed(self) -> Tensor:
-        """All of it as float32, (M, 6 + C) or (M, 6 + 3 C), to travel in one message; whole numbers as their bits."""
+        """All of it as float32, (M, 6 + C) or (M, 6 + D + 2 C), to travel in one message; whole numbers bit by bit."""
         predicted = 2 * self.predicted + self.finite.long()
         whole = torch.stack([self.rows, self.labels, predicted, self.confident], dim=1)
         real = torch.cat(
-            [self.p_given[:, None], self.margin[:, None], self.target, self.logits, self.votes], dim=1
+            [self.p_given[:, None], self.margin[:, None], self.target, self.positions, self.votes], dim=1
         ).float()
         return torch.cat([whole.int().view(torch.float32), real], dim=1)
 
@@ -42,9 +42,9 @@ class Visits:
         """What `packed` made."""
         rows, labels, prediction, confident = packed[:, :4].contiguous().view(torch.int32).long().unbind(dim=1)
         p_given, margin, finite = packed[:, 4], packed[:, 5], (prediction & 1).bool()
-        target, *neighbors = packed[:, 6:].split(num_classes, dim=1)
-        logits, votes = neighbors or [packed[:, :0]] * 2
-        return cls(rows, labels, target, prediction >> 1, p_given, margin, finite, confident, logits, votes)
+        target, rest = packed[:, 6 : 6 + num_classes], packed[:, 6 + num_classes :]
+        positions, votes = rest.tensor_split([max(0, rest.shape[1] - num_classes)], dim=1)
+        return cls(rows, labels, target, prediction >> 1, p_given, margin, finite, confident, positions, votes)
 
 
 def first_occurrence(rows: Tensor) -> Tensor:

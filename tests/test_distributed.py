@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -40,11 +41,16 @@ RUNS = {
     "per process": (bert, text_data(48), {**CORRECTING, "average_tokens_across_devices": False}),
     "augmented": (bert, augmented(48), CORRECTING),
     "neighbors": (bert, one_sided_data(96), {"sat_momentum": 0.5, "sat_start_epoch": 2, "sat_neighbors": 16}),
+    "two classes": (
+        partial(bert, classes=2),
+        one_sided_data(96, classes=2),
+        {"sat_momentum": 0.5, "sat_start_epoch": 1.5, "sat_neighbors": 16, "learning_rate": 1e-3},
+    ),
     "uneven": (bert, text_data(45), CORRECTING),
     "tiny": (bert, text_data(3), CORRECTING),
     "uneven tokens": (bert_tokens, token_data(29), CORRECTING),
 }
-DIVISIBLE = ["random", "automatic", "accumulating", "tokens", "per process", "augmented", "neighbors"]
+DIVISIBLE = ["random", "automatic", "accumulating", "tokens", "per process", "augmented", "neighbors", "two classes"]
 
 
 def run(folder: str, name: str, batch_size: int) -> None:

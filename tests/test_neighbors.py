@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from settings import SETTINGS
-from small import Steps, assert_same_tensors, bert_tokens, make_trainer, text_data, token_data, weights
+from small import Steps, assert_same_tensors, bert, bert_tokens, make_trainer, text_data, token_data, weights
 from test_step import Recording, softmax
 
 from hf_sat import neighborhood
@@ -22,11 +22,18 @@ CLASSES = 4
 # ---- formulas of the tests' own -------------------------------------------------------------------------------------
 
 
-def votes_of(z, row, bank, k):
-    """Shares of labels among the k nearest of `bank`, row -> (logits, label)."""
-    center = lambda x: x - x.mean()  # noqa: E731
-    others = sorted((np.linalg.norm(center(z) - center(there)), r) for r, (there, _) in bank.items() if r != row)
-    votes = np.zeros(len(z))
+def distance(x, y, mean):
+    """Between logits, or seen from a mean."""
+    if mean is None:
+        return np.linalg.norm(x - x.mean() - y + y.mean())
+    return 1 - (x - mean) @ (y - mean) / np.linalg.norm(x - mean) / np.linalg.norm(y - mean)
+
+
+def votes_of(z, row, bank, k, classes, by_features=False):
+    """Shares of labels among the k nearest of `bank`, row -> (position, label)."""
+    mean = np.mean([there for there, _ in bank.values()], axis=0) if by_features else None
+    others = sorted((distance(z, there, mean), r) for r, (there, _) in bank.items() if r != row)
+    votes = np.zeros(classes)
     for _, r in others[:k]:
         votes[bank[r][1]] += 1
     return votes / max(votes.sum(), 1)
@@ -60,43 +67,53 @@ def posterior_of(vote, label, noise, prior):
 
 
 def share_of(noise, prior):
+    if len(prior) == 2:
+        return min(0.5, max(0.0, 2 - np.trace(noise)))
     wrong = noise - np.diag(np.diag(noise))
     worst = sum(p * row.max() for p, row in zip(prior, wrong)) / sum(p * row.sum() for p, row in zip(prior, wrong))
     return min(0.5, max(0.0, (worst - 1 / (len(prior) - 1)) / (1 - 1 / (len(prior) - 1))))
 
 
-def replay(passes, labels, settings):
+def replay(passes, positions, labels, settings):
     """Soft targets at the end, in float64; one micro-batch a step."""
     a, k, start = (settings[name] for name in ("sat_momentum", "sat_neighbors", "sat_start_epoch"))
-    targets, bank, told, noise = np.eye(CLASSES)[labels], {}, {}, None
-    for _, epoch, rows, _, logits, _ in passes:
+    classes = passes[0][4].shape[1]
+    targets, bank, told, noise = np.eye(classes)[labels], {}, {}, None
+    for (_, epoch, rows, _, logits, _), places in zip(passes, positions, strict=True):
         if noise is None and epoch >= start:
             recent = [r for r, (vote, when) in told.items() if when >= epoch - 0.5 and vote.sum() > 0]
             noise = noise_of(np.array([told[r][0] for r in recent]), labels[recent])
-        votes = [votes_of(z, r, bank, k) if epoch >= 1 else np.zeros(CLASSES) for r, z in zip(rows, logits)]
+        by = classes == 2
+        asked = [(x, r, bank, k, classes, by) for r, x in zip(rows, places)]
+        votes = [votes_of(*one) if epoch >= 1 else np.zeros(classes) for one in asked]
         for r, z, vote in zip(rows, logits, votes):
             if noise is not None:
                 share = settings.get("share", share_of(*noise))
                 estimate = (1 - share) * softmax(z) + share * posterior_of(vote, labels[r], *noise)
                 targets[r] = a * targets[r] + (1 - a) * estimate
             told[r] = vote, epoch
-        bank |= {r: (z, labels[r]) for r, z in zip(rows, logits)}
+        bank |= {r: (x, labels[r]) for r, x in zip(rows, places)}
     return targets
 
 
 # ---- the functions --------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(2, 5))
-def test_votes_are_those_of_a_search_by_hand(seed, k, classes):
+@pytest.mark.parametrize("by_features", [False, True])
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 12), classes=st.integers(2, 5))
+def test_votes_are_those_of_a_search_by_hand(by_features, seed, k, classes):
     rng = np.random.default_rng(seed)
-    bank = {r: (rng.normal(size=classes), int(rng.integers(classes))) for r in range(9)}
-    asked, rows = rng.normal(size=(4, classes)), np.array([0, 3, 8, 20])
-    remembered = torch.tensor(np.array([z for z, _ in bank.values()] + [np.zeros(classes)]))
+    width = 7 if by_features else classes
+    bank = {r: (rng.normal(size=width), int(rng.integers(classes))) for r in range(9)}
+    asked, rows = rng.normal(size=(4, width)), np.array([0, 3, 8, 20])
+    remembered = torch.tensor(np.array([z for z, _ in bank.values()] + [np.zeros(width)]))
     places = torch.tensor([*bank, -1])
     labels = torch.tensor([label for _, label in bank.values()] + [-1])
-    found = neighbor_votes(torch.tensor(asked), torch.tensor(rows), remembered, places, labels, k)
-    np.testing.assert_allclose(found, [votes_of(z, r, bank, k) for z, r in zip(asked, rows)], atol=1e-6)
+    of_features = classes if by_features else None
+    found = neighbor_votes(torch.tensor(asked), torch.tensor(rows), remembered, places, labels, k, of_features)
+    wanted = [votes_of(z, r, bank, k, classes, by_features) for z, r in zip(asked, rows)]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_votes_need_somebody():
@@ -171,39 +188,64 @@ def test_edited_labels_are_forgotten():
 # ---- in the Trainer -------------------------------------------------------------------------------------------------
 
 
-def one_sided_data(rows=90):
+def one_sided_data(rows=90, classes=CLASSES):
     """Every other label that is not the last class is the next class instead."""
-    data = text_data(rows)
-    wrong = [label + 1 if i % 2 and label < CLASSES - 1 else label for i, label in enumerate(data["labels"])]
+    data = text_data(rows, classes)
+    wrong = [label + 1 if i % 2 and label < classes - 1 else label for i, label in enumerate(data["labels"])]
     return data.remove_columns("labels").add_column("labels", wrong)
+
+
+class RecordingFeatures(Recording):
+    """Keeps what the classifier of BERT is given too."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.features, self.last = [], None
+        self.model.classifier.register_forward_pre_hook(self.see)
+
+    def see(self, module, args):
+        self.last = args[0].detach().double().numpy()
+
+    def compute_loss(self, *args, **kwargs):
+        loss = super().compute_loss(*args, **kwargs)
+        self.features += [self.last] * (len(self.passes) - len(self.features))
+        return loss
 
 
 # Sixteenths are exact in float32 and float64, so that what just reaches a threshold does so in both.
 ONE_SIDED = {**SETTINGS["neighbors"], "sat_neighbors": 16, "num_train_epochs": 4, "learning_rate": 1e-2}
+CASES = {"by logits": (CLASSES, ONE_SIDED), "by features": (2, {**ONE_SIDED, "sat_start_epoch": 1.5})}
 
 
-def test_run_follows_the_replay(runs):
-    data = one_sided_data()
-    trainer = make_trainer(runs, data=data, trainer=Recording, save_strategy="epoch", **ONE_SIDED)
+@pytest.mark.parametrize("case", CASES)
+def test_run_follows_the_replay(runs, case):
+    classes, settings = CASES[case]
+    data = one_sided_data(classes=classes)
+    kind = {"trainer": RecordingFeatures, "save_strategy": "epoch"}
+    trainer = make_trainer(runs, bert(classes=classes), data, **kind, **settings)
     trainer.train()
     saved = load_file(f"{runs}/checkpoint-{trainer.state.global_step}/{STATE_FILE}")["soft_targets"]
-    wanted = replay(trainer.passes, np.array(data["labels"]), ONE_SIDED)
+    positions = trainer.features if classes == 2 else [logits for *_, logits, _ in trainer.passes]
+    labels = np.array(data["labels"])
+    wanted = replay(trainer.passes, positions, labels, settings)
     assert trainer._correction.neighborhood.share > 0.2
     np.testing.assert_allclose(saved, wanted, atol=1e-4)
-    alone = replay(trainer.passes, np.array(data["labels"]), {**ONE_SIDED, "share": 0.0})
+    alone = replay(trainer.passes, positions, labels, {**settings, "share": 0.0})
     assert np.abs(wanted - alone).max() > 0.05  # so that the neighbors' part is seen
 
 
-@pytest.mark.parametrize("stop_at", [19, 41])
-def test_resumes_to_the_bit_where_neighbors_tell(tmp_path, stop_at):
-    """Once before and once after the onset, which is at step 24 of 48, and in the middle of an epoch."""
-    settings = {**ONE_SIDED, "save_strategy": "steps", "save_steps": stop_at}
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("stop_at", [11, 19, 41])
+def test_resumes_to_the_bit_where_neighbors_tell(tmp_path, stop_at, case):
+    """Before and after the onset, which is at step 18 or 24 of 48, and in the middle of an epoch."""
+    classes, settings = CASES[case]
+    settings = {**settings, "save_strategy": "steps", "save_steps": stop_at, "data": one_sided_data(classes=classes)}
     ends = []
     for folder in ("whole", "parts"):
-        resumed = folder == "parts"
+        resumed, model = folder == "parts", {"model": bert(classes=classes)}
         if resumed:
-            make_trainer(str(tmp_path / folder), data=one_sided_data(), callbacks=[Steps(stop_at)], **settings).train()
-        trainer = make_trainer(str(tmp_path / folder), data=one_sided_data(), **settings)
+            make_trainer(str(tmp_path / folder), **model, callbacks=[Steps(stop_at)], **settings).train()
+        trainer = make_trainer(str(tmp_path / folder), **model, **settings)
         trainer.train(resume_from_checkpoint=resumed or None)
         assert trainer._correction.neighborhood.share > 0.2
         ends.append({**weights(trainer), **trainer._correction._tensors()})
@@ -257,7 +299,7 @@ def test_tokens_have_neighbors_where_a_number_is_set(runs):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"sat_neighbors": 5, "sat_start_epoch": 1.5},
+        {"sat_neighbors": 5, "sat_start_epoch": 1.4},
         {"sat_neighbors": 5, "num_train_epochs": 2},
         {"sat_neighbors": "5", "sat_start_epoch": 0, "sat_momentum": 0.9},
     ],

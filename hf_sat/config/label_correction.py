@@ -27,12 +27,13 @@ class LabelCorrectionArguments(PeerMethodArguments):
         sat_start_epoch (number >= 0 or "auto"): correction is on once `state.epoch >= sat_start_epoch` as an
             optimizer step begins; epochs count from 0 and may be fractional. "auto" watches the predictions of the
             run (see `hf_sat.methods.schedule.Schedule`).
-        sat_neighbors (whole number >= 0 or "auto"): let so many neighbors in the space of logits vote on what an
-            example's true label is (Bahri et al. 2020, https://arxiv.org/abs/2004.12289; see
-            `hf_sat.methods.neighbors`): the soft target moves towards their answer too, as far as wrong labels are of
-            one kind. 0 is the paper's algorithm. "auto" is 0 where `sat_momentum` or `sat_start_epoch` is a number, for
-            labels of tokens, with two classes, in runs of less than three epochs, and with fewer than 200 labels a
-            class, of which 8,192 in all are remembered; else 0.8 of the average class, at most 200.
+        sat_neighbors (whole number >= 0 or "auto"): let so many neighbors in the space of logits (with two classes: of
+            what the model's last linear layer is given) vote on what an example's true label is (Bahri et al. 2020,
+            https://arxiv.org/abs/2004.12289; see `hf_sat.methods.neighbors`): the soft target moves towards their
+            answer too, as far as wrong labels are of one kind; with two classes, as far as labels tell nothing. 0 is
+            the paper's algorithm. "auto" is 0 where `sat_momentum` or `sat_start_epoch` is a number, for labels of
+            tokens, in runs of less than three epochs, with fewer than 200 labels a class, of which 8,192 in all are
+            remembered, and for two classes where no such layer is found; else 0.8 of the average class, at most 200.
         sat_loss ("ce" | "sce"): cross-entropy with the soft target, or its symmetric form
             `CE + sat_sce_beta * reverse CE`.
         sat_sce_beta (number >= 0): weight of the reverse cross-entropy in the symmetric form; the authors' is 0.3.

@@ -7,10 +7,11 @@ from torch import Tensor
 from transformers.trainer_utils import has_length
 
 from ..audit import LabelReport, label_report
-from ..batch import Batch
+from ..batch import Batch, flat_logits
 from ..config import label_correction_settings
 from ..corrected_data import corrected_dataset
 from ..correction import LabelCorrection
+from ..head_inputs import HeadInputs
 from ..model_card import CardEntry, found_by_report, settings_of
 from ..noisy_evaluation import warn_of_noisy_evaluation
 from ..recipe import build_label_correction, refuse_what_cannot_work
@@ -28,6 +29,7 @@ class LabelCorrectionMixin(StepMixin):
     _corrects = False  # whether the run under way has one
     _rng_of_window: tuple[int, RngState | None] = (-1, None)
     _scale_of_window: Tensor | None = None
+    _head: HeadInputs | None = None  # of the run under way, where neighbors are found by features
     _class_names: tuple[str, ...] = ()  # a search over settings leaves no model to ask after it
 
     # ---- a run ------------------------------------------------------------------------------------------------------
@@ -38,6 +40,9 @@ class LabelCorrectionMixin(StepMixin):
             return super()._inner_training_loop(*args, **kwargs)
         finally:
             self._corrects = False
+            if self._head is not None:
+                self._head.close()
+            self._head = None
 
     def _hp_search_setup(self, trial):
         # Upstream casts what a search proposes to the type of what there is, and no number can become "auto".
@@ -69,6 +74,8 @@ class LabelCorrectionMixin(StepMixin):
             if self._is_stream() and not has_length(self.train_dataset):
                 steps_per_epoch = self._samples.num_examples / batch_size
             self._steps_per_epoch = steps_per_epoch
+            if self._num_classes() == 2 and self._samples.offsets is None:
+                self._head = HeadInputs(self.model, num_classes=2)
             self._correction = build_label_correction(
                 self._settings,
                 self._samples,
@@ -77,7 +84,10 @@ class LabelCorrectionMixin(StepMixin):
                 label_smoothing=self.args.label_smoothing_factor,
                 device=self.args.device,
                 distributed=self.args.world_size > 1,
+                feature_width=self._head and self._head.width,
             )
+            if self._head is not None and not self._correction.reads_features:
+                self._head.close()
             self._class_names = self._names_of_classes()
             self._corrects = True
         return values
@@ -119,6 +129,8 @@ class LabelCorrectionMixin(StepMixin):
     def _observe(self, batch: Batch, logits: Tensor) -> None:
         super()._observe(batch, logits)
         if self._corrects:
+            if self._correction.reads_features and batch.target is None:
+                batch.features = self._head.of(flat_logits(logits, batch))
             self._correction.resolve(batch, logits)
 
     def _task_loss(self, batch: Batch, logits: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from noisy_labels.methods import method
-from small_bert import Sentences, device_name, trainer_of
+from small_bert import CLASSES, Sentences, bert, device_name, trainer_of
 from transformers import HfArgumentParser, Trainer, TrainingArguments, logging
 from turns import CLOCK, in_turn, median_ms, ratio
 
@@ -41,12 +42,13 @@ class Options:
     out: str = field(default=str(RESULTS / "cost.json"), metadata={"help": "File of the result."})
 
 
-def trainer(name: str, options: Options, folder: str, steps: int) -> Trainer:
+def trainer(name: str, options: Options, folder: str, steps: int, classes: int = CLASSES) -> Trainer:
     chosen = method(name)
     kind, config = (Trainer, TrainingArguments) if chosen.plain else (SATTrainer, SATConfig)
     same = {"max_steps": steps, "per_device_train_batch_size": options.batch_size}
     settings = chosen.settings_for(steps * options.batch_size / options.examples)
-    return trainer_of(kind, config, folder, Sentences(options.examples), **same, **settings)
+    data, make_model = Sentences(options.examples, classes=classes), partial(bert, classes=classes)
+    return trainer_of(kind, config, folder, data, make_model=make_model, **same, **settings)
 
 
 def time_over_plain(name: str, options: Options, folder: str) -> dict[str, float]:

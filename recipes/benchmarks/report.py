@@ -22,6 +22,7 @@ from noisy_labels import (
     figure,
     image_text,
     results,
+    sam_text,
     summary,
     tables,
     tokens_text,
@@ -63,6 +64,7 @@ def main_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
         "accuracy": section(leading, tables.accuracy_table) or NOTHING,
         "summary": section(leading, partial(summarised, folder)) or NOTHING,
         "cost": cost_text.cost_paragraph(folder),
+        "sam": section(main_cells(cells, "choose"), sam_text.sam_table) or NOTHING,
         "top_k": cost_text.top_k_sentence(folder),
         "distillation": distillation_text.distillation_paragraph(folder),
         "augmentation": augmentation_text.augmentation_table(folder),
@@ -73,9 +75,10 @@ def main_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
     }
 
 
-def main_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    grids = results.grids(cells)
-    return part_of(grids[0], "report", MAIN_LENGTH) if grids else cells
+def main_cells(cells: pd.DataFrame, half: str = "report") -> pd.DataFrame:
+    """A half of the grid that has most of it, at the main length."""
+    grids = sorted(results.grids(cells), key=lambda grid: (grid["half"] == half).sum())
+    return part_of(grids[-1], half, MAIN_LENGTH) if grids else cells
 
 
 # ---- recipes/benchmarks/README.md -----------------------------------------------------------------------------------

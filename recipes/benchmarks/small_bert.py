@@ -22,14 +22,14 @@ TOKEN_CLASSES = 100
 class Sentences(torch.utils.data.Dataset):
     """As many rows as wanted, none of them stored."""
 
-    def __init__(self, rows: int, tokens: int = 32):
-        self.rows, self.tokens = rows, tokens
+    def __init__(self, rows: int, tokens: int = 32, classes: int = CLASSES):
+        self.rows, self.tokens, self.classes = rows, tokens, classes
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, i: int) -> dict:
-        return {"input_ids": torch.full((self.tokens,), i % 997), "labels": i % CLASSES}
+        return {"input_ids": torch.full((self.tokens,), i % 997), "labels": i % self.classes}
 
 
 class Tokens(Sentences):
@@ -40,10 +40,10 @@ class Tokens(Sentences):
         return {"input_ids": torch.full((self.tokens,), i % 997), "labels": labels}
 
 
-def bert(width: int = 256, layers: int = 4) -> BertForSequenceClassification:
+def bert(width: int = 256, layers: int = 4, classes: int = CLASSES) -> BertForSequenceClassification:
     """The same at each call."""
     torch.manual_seed(0)
-    return BertForSequenceClassification(_config(width, layers, CLASSES))
+    return BertForSequenceClassification(_config(width, layers, classes))
 
 
 def token_bert(width: int = 256, layers: int = 4) -> BertForTokenClassification:

@@ -66,8 +66,9 @@ def _of_neighbors(result: dict | None) -> str:
     if result is None:
         return ""
     return (
-        f"With {result['neighbors']} neighbors among {result['remembered']:,} remembered examples it takes "
-        f"{result['ratio']:.2f} times the plain one's ({result['device']}; `recipes/benchmarks/neighbors_cost.py`)."
+        f"With {result['neighbors']} neighbors among as many remembered examples as there can be it takes "
+        + listed([f"{row['ratio']:.2f} times with {classes} classes" for classes, row in result["by_classes"].items()])
+        + f" the plain one's ({result['device']}; `recipes/benchmarks/neighbors_cost.py`)."
     )
 
 
