@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor
 
-from .methods.neighbors import neighbor_votes, one_sidedness, transitions, true_label_posterior
+from .methods.neighbors import (
+    direction_distances,
+    logit_distances,
+    neighbor_votes,
+    one_sidedness,
+    transitions,
+    true_label_posterior,
+)
 from .methods.self_adaptive import log_softmax
 
 # More would be slow to search; of larger data, a place holds the last example of those that share it.
@@ -51,7 +58,7 @@ def suggested_neighbors(num_rows: int, num_classes: int, has_features: bool = Fa
 
 
 class Neighborhood:
-    """Where the examples seen last lie, their labels and votes, seen last, and what they say of the noise.
+    """The examples seen last: where they lie, their labels and votes, and what these say of the noise.
 
     Attributes:
         rows: (Q + 1,) int32, which label lies at each place, -1 for none; the last place takes what must not count.
@@ -72,7 +79,7 @@ class Neighborhood:
 
     def __init__(self, num_rows: int, num_classes: int, k: int, device: torch.device, width: int | None = None):
         self.k = k
-        self.classes_of_features = None if width is None else num_classes
+        self.by_features = width is not None
         self.num_places = min(num_rows, MOST_REMEMBERED if width is None else MOST_WITH_FEATURES)
         self.knows_noise = False
         size = self.num_places + 1
@@ -87,8 +94,12 @@ class Neighborhood:
 
     def ask(self, rows: Tensor, positions: Tensor) -> Tensor:
         """Shares of labels among the neighbors of these, (M, C); see [`neighbor_votes`]."""
-        known, theirs, labels = self.rows[:-1].long(), self.positions[:-1], self.labels[:-1].long()
-        return neighbor_votes(positions, rows, theirs, known, labels, self.k, self.classes_of_features)
+        theirs, where, labels = self.rows[:-1].long(), self.positions[:-1], self.labels[:-1].long()
+        if self.by_features:
+            distances = direction_distances(positions, where, theirs >= 0)
+        else:
+            distances = logit_distances(positions, where)
+        return neighbor_votes(distances, rows, theirs, labels, self.k, self.votes.shape[1])
 
     def learn_noise(self, since: float) -> None:
         """Estimate, once, how labels go wrong, from the votes cast from epoch `since` on.

@@ -12,7 +12,13 @@ from test_step import Recording, softmax
 
 from hf_sat import neighborhood
 from hf_sat.methods.confident_learning import joint_counts
-from hf_sat.methods.neighbors import neighbor_votes, transitions, true_label_posterior
+from hf_sat.methods.neighbors import (
+    direction_distances,
+    logit_distances,
+    neighbor_votes,
+    transitions,
+    true_label_posterior,
+)
 from hf_sat.neighborhood import Neighborhood
 from hf_sat.state import STATE_FILE
 
@@ -110,17 +116,23 @@ def test_votes_are_those_of_a_search_by_hand(by_features, seed, k, classes):
     remembered = torch.tensor(np.array([z for z, _ in bank.values()] + [np.zeros(width)]))
     places = torch.tensor([*bank, -1])
     labels = torch.tensor([label for _, label in bank.values()] + [-1])
-    of_features = classes if by_features else None
-    found = neighbor_votes(torch.tensor(asked), torch.tensor(rows), remembered, places, labels, k, of_features)
+    if by_features:
+        remembered[-1] = 100.0  # was forgotten, and lies there still
+        distances = direction_distances(torch.tensor(asked), remembered, places >= 0)
+    else:
+        distances = logit_distances(torch.tensor(asked), remembered)
+    found = neighbor_votes(distances, torch.tensor(rows), places, labels, k, classes)
     wanted = [votes_of(z, r, bank, k, classes, by_features) for z, r in zip(asked, rows)]
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_votes_need_somebody():
-    nobody = neighbor_votes(
-        torch.ones(1, 3), torch.tensor([5]), torch.ones(2, 3), torch.tensor([5, -1]), torch.tensor([1, -1]), k=4
-    )
-    assert nobody.tolist() == [[0.0, 0.0, 0.0]]
+    rows, places, labels = torch.tensor([5]), torch.tensor([5, -1]), torch.tensor([1, -1])
+    asked, remembered = torch.ones(1, 3), torch.ones(2, 3)
+    nobody = logit_distances(asked, remembered), direction_distances(asked, remembered, torch.zeros(2).bool())
+    lost = torch.full((1, 2), torch.nan)
+    for distances in (*nobody, lost):
+        assert neighbor_votes(distances, rows, places, labels, 4, 3).tolist() == [[0.0, 0.0, 0.0]]
 
 
 @given(st.integers(0, 10**6), st.integers(2, 5))

@@ -19,7 +19,14 @@ from .hidden_distillation import (
     layer_pairs,
     similarity_distance,
 )
-from .neighbors import neighbor_votes, one_sidedness, transitions, true_label_posterior
+from .neighbors import (
+    direction_distances,
+    logit_distances,
+    neighbor_votes,
+    one_sidedness,
+    transitions,
+    true_label_posterior,
+)
 from .sce import SymmetricCrossEntropy, weighted_symmetric_cross_entropy
 from .self_adaptive import (
     SelfAdaptiveTraining,
@@ -50,6 +57,7 @@ __all__ = [
     "SymmetricCrossEntropy",
     "bootstrapped_cross_entropy",
     "cosine_distance",
+    "direction_distances",
     "early_learning_regularizer",
     "entropy",
     "frozen_batch_norm_statistics",
@@ -59,6 +67,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "kl_divergence",
     "layer_pairs",
+    "logit_distances",
     "logit_mean_squared_error",
     "neighbor_votes",
     "one_sidedness",

@@ -29,6 +29,8 @@ STEADY_SHARE = 0.6
 FLICKER_RATIO = 0.65
 # A label that is contradicted at each visit takes at least this share of the visits left to flip.
 SLOWEST_SHARE = 0.1
+# Visits, agreeing and changed; what is counted of each class comes after them.
+NUM_TALLIES = 3
 # Agreement beyond the largest class, as a share of what is possible, below which the model has learned nothing yet.
 LEARNED_SHARE = 0.05
 
@@ -196,7 +198,7 @@ class Schedule:
         before, last = self._last_epochs()
         if last is None or not has_learned(last):
             return False
-        classes = len(self.counts) - len(fields(Period)) + 1
+        classes = len(self.counts) - NUM_TALLIES
         # The first epoch has no prediction to change, so the first comparison is of the third with the second.
         settled = len(self.periods) >= 3 * PERIODS_PER_EPOCH and has_settled(before, last)
         in_time = settled or epoch >= latest_start(self.total_epochs, classes)
@@ -216,9 +218,9 @@ class Schedule:
         if self.onset_reached:
             return
         if self.counts is None:
-            self.counts = torch.zeros(3 + num_classes, dtype=torch.int64, device=labels.device)
-        self.counts[:3] += torch.stack([fresh.sum(), (fresh & agreeing).sum(), changed.sum()])
-        self.counts.index_add_(0, 3 + labels.clamp_min(0), fresh.long())
+            self.counts = torch.zeros(NUM_TALLIES + num_classes, dtype=torch.int64, device=labels.device)
+        self.counts[:NUM_TALLIES] += torch.stack([fresh.sum(), (fresh & agreeing).sum(), changed.sum()])
+        self.counts.index_add_(0, NUM_TALLIES + labels.clamp_min(0), fresh.long())
 
     def logs(self) -> dict[str, float]:
         """Onset and momentum, once they are in force."""
