@@ -3,6 +3,8 @@
 import pytest
 import torch
 from small import bert, distilbert, make_trainer, text_data, vit
+from test_everywhere import pad_to_ten
+from test_neighbors import CASES, one_sided_data
 from torch import nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
@@ -95,3 +97,21 @@ def test_two_classes_have_neighbors_by_features(runs, monkeypatch, classes, by_f
     assert trainer._correction.reads_features == by_features
     assert place.positions.shape[1] == (16 if by_features else classes) and place.votes.any()
     assert not trainer.model.classifier._forward_hooks
+
+
+AGAIN = {
+    "compiled": {"torch_compile": True, "torch_compile_backend": "aot_eager"},
+    "second pass": {"sam": "sam", "sam_rho": 0.0},
+}
+
+
+@pytest.mark.parametrize("settings", AGAIN.values(), ids=AGAIN)
+def test_features_are_seen_through_compilation_and_a_second_pass(tmp_path, settings):
+    targets = []
+    for more in ({}, settings):
+        model, data = bert(dropout=0.0, classes=2), one_sided_data(classes=2)
+        trainer = make_trainer(str(tmp_path), model, data, collator=pad_to_ten, **CASES["by features"][1], **more)
+        trainer.train()
+        assert trainer._correction.neighborhood.share > 0.1
+        targets.append(trainer._correction.state.targets.read(torch.arange(len(data))))
+    torch.testing.assert_close(*targets, atol=1e-5, rtol=0.0)
