@@ -61,7 +61,7 @@ def shown(browser, text):
 
 def exported(browser, name):
     path = browser.downloads / name
-    browser.wait(path.exists)
+    browser.wait(lambda: path.exists() and path.stat().st_size)  # Chromium first reserves the name by an empty file
     with open(path, newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     path.unlink()
