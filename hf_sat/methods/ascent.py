@@ -5,6 +5,7 @@ parameters and 1 for the others.
 """
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ Swapped = list[tuple[nn.Parameter, Tensor]]
 
 # What T g may take at a time: a share of the weights in bytes, or what is too little to matter. Two are alive at most.
 SCRATCH_SHARE, LEAST_SCRATCH = 1 / 160, 2**15
-# Entries that a float32 norm on CPU takes at a time: of 3e7 at once it is off by 6e-4, of 2^18 by 4e-7.
-LARGEST_SUM = 2**18
+# Entries that a float32 norm on CPU takes at a time: of 3e7 at once it is off by 2e-3, so by about 1e-8.
+LARGEST_SUM = 2**14
 # The fused kernel of SGD as a sum, `values + lr * steps`.
 SUM = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": True}
 
@@ -58,7 +59,7 @@ class Part:
             return cls(parameter, weight, weight[index], gradient.values(), adaptive, index=index)
         return cls(parameter, weight, weight, gradient, adaptive)
 
-    def cuts(self, room: int, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    def cuts(self, room: float, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
         """Values, gradient and others of their shape, some rows at a time: about `room` entries."""
         tensors = (self.values, self.gradient, *others)
         if self.values.numel() <= room:
@@ -140,7 +141,7 @@ def swap_for_ascended(parts: list[Part], scale: Tensor, eta: float, spend_gradie
     # Backwards: the norm has just read the last gradients, and the next pass begins with the first weights.
     for part, new in reversed(list(zip(parts, ascended))):
         if not part.adaptive:
-            torch.addcmul(part.values, part.gradient, scale, out=new)
+            torch.add(part.values, part.gradient, alpha=scale.item(), out=new)
             continue
         for values, gradient, rows in part.cuts(room, new):
             scaled = values.abs().add_(eta)
@@ -193,22 +194,30 @@ def _owns_gradient(part: Part) -> bool:
 def _local_norm(parts: list[Part], eta: float) -> Tensor:
     norms = []
     for values, gradients, adaptive in _pieces(parts):
-        scaled = _scaled(values, gradients, eta, 1) if adaptive else gradients
-        norms += _norms(scaled)
+        norms += _norms(_scaled(values, gradients, eta, 1) if adaptive else gradients)
     return _total(norms)
 
 
 def _norms(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Norms of the tensors, or of several together, in at least float32; all are alike in device and dtype."""
-    if tensors[0].device.type == "cpu" and tensors[0].dtype in (torch.float32, torch.float64):
-        # BLAS sums these faster, and about three times as exactly.
-        flat = (tensor.reshape(-1) for tensor in tensors)
-        return [torch.stack([tensor.dot(tensor) for tensor in flat]).sum().sqrt()]
-    return torch._foreach_norm(tensors, 2, dtype=_wide(tensors[0]))
+    """Norms of the tensors, or of pieces of them, in at least float32; all are alike in device and dtype."""
+    dtype = _wide(tensors[0])
+    if tensors[0].device.type != "cpu":
+        return torch._foreach_norm(tensors, 2, dtype=dtype)
+    return [norm for tensor in tensors for norm in _norms_of_rows(tensor.reshape(-1), dtype)]
+
+
+def _norms_of_rows(entries: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Norms of LARGEST_SUM entries each, in one call, and of the rest."""
+    end = len(entries) // LARGEST_SUM * LARGEST_SUM
+    if end:
+        yield torch.linalg.vector_norm(entries[:end].view(-1, LARGEST_SUM), dim=1, dtype=dtype)
+    if end < len(entries) or not end:
+        yield torch.linalg.vector_norm(entries[end:], dtype=dtype)
 
 
 def _total(norms: list[Tensor]) -> Tensor:
-    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms]))
+    norms = [norm.to(norms[0].device, torch.float32).reshape(-1) for norm in norms]
+    return torch.linalg.vector_norm(torch.cat(norms))
 
 
 def _over_shards(norm: Tensor, shards: tuple[Any, Any] | None) -> Tensor:
@@ -223,15 +232,12 @@ def _over_shards(norm: Tensor, shards: tuple[Any, Any] | None) -> Tensor:
 
 
 def _pieces(parts: list[Part]) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], bool]]:
-    """Values and gradients alike in all respects, and whether they are adaptive; these come few at a time.
-
-    The others are cut by rows too, for the sake of their norm.
-    """
+    """Values and gradients alike in all respects, and whether they are adaptive; these come few at a time."""
     room, groups = _room(parts), defaultdict(list)
     for part in parts:
         groups[part.values.device, part.values.dtype, part.gradient.dtype, part.adaptive].append(part)
     for (_, dtype, _, adaptive), members in groups.items():
-        largest = room if adaptive or dtype.itemsize < 4 else LARGEST_SUM
+        largest = room if adaptive or dtype.itemsize < 4 else math.inf  # these take no copies
         cuts = [cut for part in members for cut in part.cuts(largest)]
         if not adaptive:
             yield *zip(*cuts), False
