@@ -6,10 +6,12 @@ import math
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from transformers import BertConfig, BertModel, Trainer, TrainingArguments
 
 BENCHMARKS = Path(__file__).parents[1] / "recipes" / "benchmarks"
@@ -28,6 +30,7 @@ from noisy_labels import (  # noqa: E402
     columns,
     cost_text,
     figure,
+    hub,
     image_text,
     methods,
     results,
@@ -36,6 +39,7 @@ from noisy_labels import (  # noqa: E402
 )
 from noisy_labels.columns import ALL, CHOOSE, REPORT, Column, select  # noqa: E402
 from noisy_labels.data import Examples, read  # noqa: E402
+from noisy_labels.data import tables as tables_of  # noqa: E402
 from noisy_labels.methods import METHODS, method  # noqa: E402
 from noisy_labels.models import Prepared, Setting, TextClassifier  # noqa: E402
 from noisy_labels.training import run_method  # noqa: E402
@@ -95,6 +99,44 @@ def test_reader_samples_by_seed_and_tests_on_the_same_rows():
         read(Column("trec", "clean"), str(DATA), seed=0, samples=9999)
 
 
+def hub_split(data: str, rows: int) -> datasets.Dataset:
+    """Rows as the data set has them on the Hub: class numbers with names, names in a column of their own, or images."""
+    if data == "cifar":
+        images = [Image.new("RGB", (4, 4), (k, 0, rows)) for k in range(rows)]
+        features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "ant"])})
+        return datasets.Dataset.from_dict({"img": images, "label": [k % 2 for k in range(rows)]}, features)
+    texts, numbers = [f"text {k} of {rows}" for k in range(rows)], [k % 2 for k in range(rows)]
+    if data == "ag":
+        features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["W", "B"])})
+        return datasets.Dataset.from_dict({"text": texts, "label": numbers}, features)
+    names = {name: [("LOC", "HUM")[k] for k in numbers] for name in ("label_text", "label_coarse_original")}
+    return datasets.Dataset.from_dict({"text": texts, "label": numbers, **names})
+
+
+@pytest.mark.parametrize("data", ["trec", "sst", "subj", "ag", "cifar"])
+def test_reader_takes_the_names_on_the_hub(monkeypatch, data):
+    asked = []
+    splits = datasets.DatasetDict(train=hub_split(data, 40), test=hub_split(data, 7))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: asked.append(name) or splits)
+    tables_of.cache_clear()
+    train, test = read(Column(data, "symmetric20"), "hub", seed=0, samples=30, split="test")
+    tables_of.cache_clear()
+    assert asked == [hub.SOURCES[data].name]
+    assert (len(train), len(test), train.is_wrong.sum(), test.is_wrong.sum()) == (30, 7, 6, 0)
+    assert train.classes == {"ag": ["B", "W"], "cifar": ["ant", "cat"]}.get(data, ["HUM", "LOC"])
+    first = int(test.inputs[0, 0, 0, 0]) if data == "cifar" else int(test.inputs[0].split()[1])
+    assert test.clean[0] == 1 - first % 2  # the classes stand by name, and the first here is the second of them
+    if data == "trec":
+        with pytest.raises(ValueError, match="'weak' on the Hub; name a data_dir"):
+            read(Column("trec", "weak"), "hub", seed=0)
+        tables_of.cache_clear()
+
+
+def test_data_that_are_not_there_are_named():
+    with pytest.raises(FileNotFoundError, match="data_dir='nowhere': there is no subj/subj"):
+        read(Column("subj", "clean"), "nowhere", seed=0)
+
+
 # ---- the grid -------------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +153,12 @@ def test_keys_differ_by_all_that_matters_and_by_nothing_else(tmp_path):
     # The oracle of both columns is CE on the clean one.
     assert len(base) == len(set(base)) == 4
     every = [base, keys(epochs="3"), keys(seeds="1"), keys(samples=10), keys(layers=2), keys(bf16=False)]
-    every += [keys(split="test"), keys(split="test", eval_samples=7), keys(methods="sat:sat_momentum=0.5")]
+    every += [
+        keys(data_dir="hub"),
+        keys(split="test"),
+        keys(split="test", eval_samples=7),
+        keys(methods="sat:sat_momentum=0.5"),
+    ]
     assert len({key for of_grid in every for key in of_grid}) == sum(map(len, every))
     assert keys(eval_samples=7) == keys(image_size=32) == base
 

@@ -45,13 +45,16 @@ class Grid:
     time_limit: float | None = field(
         default=None, metadata={"help": "Seconds; no cell is begun that would, by the longest so far, end later."}
     )
-    data_dir: str = field(default="../shared/data", metadata={"help": "Folder of the data."})
+    data_dir: str = field(
+        default="../shared/data", metadata={"help": "Folder of the data; hub: by their names on the Hub."}
+    )
     results: str = field(default=str(RESULTS), metadata={"help": "File of the results."})
 
 
 def cells(grid: Grid) -> Iterator:
     """Every cell of the grid, all methods of a column side by side, so that a part of it can be read already."""
     from noisy_labels.cell import make_cell
+    from noisy_labels.hub import DATA_DIR as HUB
 
     names = grid.methods.split(",")
     for name in names:
@@ -70,6 +73,7 @@ def cells(grid: Grid) -> Iterator:
             seed=seed,
             samples=grid.samples,
             bf16=grid.bf16,
+            source="hub" if grid.data_dir == HUB else "files",
         )
         if cell not in seen:  # several columns have one oracle
             seen.add(cell)

@@ -32,6 +32,7 @@ class Cell:
         model: layers of MiniLM, or side of the images in pixels.
         bf16: autocast.
         version: of the loop and of the method.
+        source: of the data, "files" or "hub", whose splits differ.
     """
 
     column: str
@@ -44,6 +45,7 @@ class Cell:
     model: str
     bf16: bool
     version: str
+    source: str = "files"
 
     @property
     def key(self) -> str:

@@ -1,6 +1,7 @@
 """One reader for all columns: what a run trains on, with given and clean labels, and what it is measured on.
 
-The data lie outside of the repository, in `--data_dir`; their README says where they come from.
+The data lie outside of the repository, in `--data_dir`; their README says where they come from. With `--data_dir hub`
+what is on the Hub is read from there.
 """
 
 import io
@@ -16,6 +17,8 @@ import pandas as pd
 from hf_sat.noise import inject_label_noise
 
 from .columns import Column
+from .hub import DATA_DIR as HUB
+from .hub import hub_tables
 
 NUM_HELD_OUT = 1000
 
@@ -85,7 +88,7 @@ def read(
 
     Args:
         column: data and noise.
-        data_dir: folder of the data.
+        data_dir: folder of the data, or "hub".
         seed: of the sample and of the injected noise.
         samples: training examples; 0 takes all there are.
         split: "held_out" measures on 1,000 examples of the training file that depend on the seed and are not trained
@@ -102,7 +105,8 @@ def read(
         raise ValueError(f"split={split!r}: choose held_out or test")
     given = REAL_NOISE.get(column.noise, "clean")
     if given not in rows:
-        raise ValueError(f"column {column}: {column.data!r} has no labels {column.noise!r}")
+        where = "on the Hub; name a data_dir with its files" if data_dir == HUB else f"in data_dir={data_dir!r}"
+        raise ValueError(f"column {column}: {column.data!r} has no labels {column.noise!r} {where}")
     rows = rows[rows[given] != NOT_COVERED]
     if samples > len(rows):
         raise ValueError(f"samples={samples}: {column} has {len(rows)} for training")
@@ -126,31 +130,39 @@ def _with_noise(examples: Examples, column: Column, seed: int) -> Examples:
 @lru_cache
 def tables(data_dir: str, data: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training and test rows: "input", a text or bytes of an image, and class numbers: "clean", and real noisy ones."""
-    source, folder = SOURCES[data], Path(data_dir)
-    if not sorted(folder.glob(source.train)):
-        raise FileNotFoundError(f"data_dir={data_dir!r}: there is no {source.train} in it")
-    train = _table(folder, source.train, source.label)
-    if source.test is None:
-        train = train.sample(frac=1, random_state=0)
-        return train[2000:], train[:2000]
-    test = _table(folder, source.test, source.label, train.attrs["classes"])
+    train, test = hub_tables(data) if data_dir == HUB else _file_tables(Path(data_dir), SOURCES[data])
+    classes = [str(name) for name in sorted(train["label"].unique())]
+    train, test = _numbered(train, classes), _numbered(test, classes)
     # A few questions and sentences stand twice, or in the test file too.
-    train = train[~train["input"].duplicated() & ~train["input"].isin(test["input"])]
-    return train, test
+    return train[~train["input"].duplicated() & ~train["input"].isin(test["input"])], test
 
 
-def _table(folder: Path, pattern: str, label: str, classes: list[str] | None = None) -> pd.DataFrame:
+def _file_tables(folder: Path, source: Source) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training and test rows as they are in the files: "input", "label", and names of real noisy labels."""
+    train = _file_table(folder, source.train, source.label)
+    if source.test is not None:
+        return train, _file_table(folder, source.test, source.label)
+    train = train.sample(frac=1, random_state=0)
+    return train[2000:], train[:2000]
+
+
+def _file_table(folder: Path, pattern: str, label: str) -> pd.DataFrame:
     files = sorted(folder.glob(pattern))
+    if not files:
+        raise FileNotFoundError(f"data_dir={str(folder)!r}: there is no {pattern} in it")
     if files[0].suffix == ".parquet":
         table = pd.concat(map(pd.read_parquet, files), ignore_index=True)
     else:
         table = pd.read_csv(files[0], sep="\t", keep_default_na=False)
-    classes = classes or [str(name) for name in sorted(table[label].unique())]
-    rows = pd.DataFrame({"input": table["image_webp"] if "image_webp" in table else table["text"]})
-    for name in ("clean", *REAL_NOISE.values()):
-        column = label if name == "clean" else name
+    return table.rename(columns={"image_webp": "input", "text": "input", label: "label"})
+
+
+def _numbered(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """The inputs, and labels as numbers of classes; -1 is none of them."""
+    rows = pd.DataFrame({"input": table["input"]})
+    for name, column in (("clean", "label"), *zip(REAL_NOISE.values(), REAL_NOISE.values())):
         if column in table:
-            rows[name] = pd.Index(classes).get_indexer(table[column].astype(str))  # -1 is none of them
+            rows[name] = pd.Index(classes).get_indexer(table[column].astype(str))
     rows.attrs["classes"] = classes
     return rows
 

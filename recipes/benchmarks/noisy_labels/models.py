@@ -27,6 +27,8 @@ from hf_sat.tasks.text import packaged_encoder
 
 from .columns import Column
 from .data import SOURCES, Examples
+from .hub import DATA_DIR as HUB
+from .hub import MOBILENET
 
 DROPOUT = 0.1
 IMAGE_DROPOUT = 0.2  # transformers reads the 0.8 that TensorFlow keeps as 0.8 to drop
@@ -115,12 +117,13 @@ def setting(
     Args:
         num_labels: classes.
         seed: of the head.
-        data_dir: folder that holds `mobilenet_v2`.
+        data_dir: folder that holds `mobilenet_v2`, or "hub".
         layers: of MiniLM, the first so many of its six.
         image_size: side that images are resized to, in pixels.
     """
     if column.is_image:
-        make_model = partial(_image_model, str(Path(data_dir) / "mobilenet_v2"), num_labels, seed, image_size)
+        name = MOBILENET if data_dir == HUB else str(Path(data_dir) / "mobilenet_v2")
+        make_model = partial(_image_model, name, num_labels, seed, image_size)
         return Setting(make_model, _prepare_images, default_data_collator)
     tokenizer = AutoTokenizer.from_pretrained(packaged_encoder())
     prepare = partial(_prepare_texts, tokenizer, SOURCES[column.data].max_length)
@@ -135,10 +138,10 @@ def _text_model(num_labels: int, seed: int, layers: int) -> TextClassifier:
     return TextClassifier(encoder)
 
 
-def _image_model(folder: str, num_labels: int, seed: int, image_size: int) -> ImageClassifier:
+def _image_model(name: str, num_labels: int, seed: int, image_size: int) -> ImageClassifier:
     set_seed(seed)
     network = AutoModelForImageClassification.from_pretrained(
-        folder, num_labels=num_labels, classifier_dropout_prob=IMAGE_DROPOUT, ignore_mismatched_sizes=True
+        name, num_labels=num_labels, classifier_dropout_prob=IMAGE_DROPOUT, ignore_mismatched_sizes=True
     )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -12,7 +12,7 @@ from .columns import CHOOSE, REPORT, Column
 from .methods import method
 
 # What the cells of a grid have in common, beside the model.
-SHARED = ["samples", "split", "eval_samples", "bf16"]
+SHARED = ["samples", "split", "eval_samples", "source", "bf16"]
 
 
 def stored(path: Path) -> Iterator[dict[str, Any]]:
@@ -104,6 +104,7 @@ def described(cells: pd.DataFrame) -> str:
     samples = f"{one['samples']:,} training examples" if one["samples"] else "all training examples"
     limit = f"at most {one['eval_samples']:,} examples" if one["eval_samples"] else "all"
     measured = f"{limit} of the test file" if one["split"] == "test" else "1,000 held out of the training file"
+    source = ["from the Hub"] if one["source"] == "hub" else []
     models = cells.groupby("is_image")["model"].first()
     named = [
         "MobileNetV2 at " + name if is_image else f"first {name} of MiniLM-L6" for is_image, name in models.items()
@@ -111,4 +112,6 @@ def described(cells: pd.DataFrame) -> str:
     precision = "bfloat16 autocast" if one["bf16"] else "float32"
     seeds = ", ".join(map(str, sorted(cells["seed"].unique())))
     devices = " and ".join(sorted(cells["device"].unique()))
-    return f"{samples}, measured on {measured}; {', '.join(named)}; {precision}; seeds {seeds}; {devices}"
+    return "; ".join(
+        [f"{samples}, measured on {measured}", *source, ", ".join(named), precision, f"seeds {seeds}", devices]
+    )
