@@ -51,8 +51,7 @@ class DistillationMixin(CachedTeacherMixin):
         self._kd_settings = distillation_settings(self.args)
         self._teachers, self._cache, self._distillation = None, None, None
         self._kd_logs, self._broken_teacher = {}, None
-        hidden = ["kd/hidden_loss"] if self._kd_settings.kd_hidden_weight else []
-        self._kd_means = LoggedMeans("kd/loss", "kd/agreement", "kd/teacher_entropy", *hidden)
+        self._kd_means = LoggedMeans(*self._kd_measures())
         try:
             return super()._inner_training_loop(*args, **kwargs)
         finally:
@@ -176,16 +175,22 @@ class DistillationMixin(CachedTeacherMixin):
 
     # ---- the log ----------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _record(self, batch: Batch, logits: Tensor, parts: dict[str, Tensor]) -> None:
-        super()._record(batch, logits, parts)
-        if self._distillation is None:
-            return
+    def _kd_measures(self) -> list[str]:
+        """Names in the log of what `_measured` gives."""
+        return ["kd/loss", "kd/agreement", "kd/teacher_entropy"]
+
+    def _measured(self, batch: Batch, logits: Tensor, parts: dict[str, Tensor]) -> list[Tensor]:
+        """Sums over the labels of a batch that count."""
         agrees = flat_logits(logits, batch).argmax(dim=-1) == batch.teacher_logits.argmax(dim=-1)
         uncertain = torch.where(batch.counted, entropy(batch.teacher_logits), 0.0)
         self._watch_teacher(uncertain)
-        hidden = [parts["kd_hidden"]] if "kd_hidden" in parts else []
-        self._kd_means.add(batch.counted.sum(), parts["kd"], (agrees & batch.counted).sum(), uncertain.sum(), *hidden)
+        return [parts["kd"], (agrees & batch.counted).sum(), uncertain.sum()]
+
+    @torch.no_grad()
+    def _record(self, batch: Batch, logits: Tensor, parts: dict[str, Tensor]) -> None:
+        super()._record(batch, logits, parts)
+        if self._distillation is not None:
+            self._kd_means.add(batch.counted.sum(), *self._measured(batch, logits, parts))
 
     def _watch_teacher(self, uncertain: Tensor) -> None:
         """Entropies are no numbers where logits are none; looked at in the first batch and before each log, as a look
@@ -220,13 +225,14 @@ class DistillationMixin(CachedTeacherMixin):
             logs, self._kd_logs = {**logs, **self._kd_logs}, {}
         return super().log(logs, start_time)
 
+    def _kd_settings_in_use(self) -> list[str]:
+        """Names of those that a model card shows."""
+        return ["kd_weight", "kd_temperature", "kd_loss"]
+
     def _card_entries(self) -> list[CardEntry]:
         if self._distillation is None:
             return super()._card_entries()
-        names = ["kd_weight", "kd_temperature", "kd_loss"]
-        if self._kd_settings.kd_hidden_weight:
-            names += ["kd_hidden_weight", "kd_hidden_loss", "kd_layer_map"]
-        settings = settings_of(self._kd_settings, tuple(names))
+        settings = settings_of(self._kd_settings, tuple(self._kd_settings_in_use()))
         last = next((log for log in reversed(self.state.log_history) if "kd/agreement" in log), {})
         findings = {"last agreement with the teacher": f"{last['kd/agreement']:.1%}"} if last else {}
         return [CardEntry("kd", settings, findings), *super()._card_entries()]

@@ -103,6 +103,20 @@ class HiddenDistillationMixin(DistillationMixin):
         total = super()._total(parts)
         return total if self._hidden is None else total + self._hidden.weight * parts["kd_hidden"]
 
+    # ---- the log ----------------------------------------------------------------------------------------------------
+
+    def _kd_measures(self) -> list[str]:
+        hidden = ["kd/hidden_loss"] if self._kd_settings.kd_hidden_weight else []
+        return [*super()._kd_measures(), *hidden]
+
+    def _measured(self, batch: Batch, logits: Tensor, parts: dict[str, Tensor]) -> list[Tensor]:
+        hidden = [] if self._hidden is None else [parts["kd_hidden"]]
+        return [*super()._measured(batch, logits, parts), *hidden]
+
+    def _kd_settings_in_use(self) -> list[str]:
+        hidden = [] if self._hidden is None else ["kd_hidden_weight", "kd_hidden_loss", "kd_layer_map"]
+        return [*super()._kd_settings_in_use(), *hidden]
+
 
 def _by_example(states: tuple[Tensor | None, ...], examples: int) -> tuple[Tensor | None, ...]:
     """Hidden states with all positions of an example together, where it has several sequences (multiple choice)."""
