@@ -9,18 +9,20 @@ import sys
 import numpy as np
 import pytest
 import torch
+from augment_runs import OWN, WORDS, sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_sat.augment import OPERATIONS, TextAugmenter
+from hf_sat.augment import TextAugmenter
 from hf_sat.augment.words import split_words
 
 quick = settings(max_examples=60, deadline=None, database=None)
-OWN = ("deletion", "swap", "insertion", "case", "shuffle", "shuffle_sentences", "split")
+
+
 CHAIN = ",".join(f"{name}:0.2" for name in OWN)
 SENTENCE = 'The quick (brown) fox, which I saw in 2019, didn\'t jump. Dr. Smith laughed! "Well," he said.'
 GOLDEN = 'laughed (brown) fox, Which I in fox 2019. Dr. Smith I Well! "Well He," Quick said.'
-WORDS = [f"{a}{b}" for a in "bcdfghklmnprst" for b in ("alo", "emi", "ino", "oru", "uta")]
+
 
 # fmt: off
 pieces = st.sampled_from([
@@ -36,11 +38,7 @@ chains = st.lists(
 )
 
 
-def sentence(size, seed=0):
-    return " ".join(random.Random(seed).choices(WORDS, k=size))
-
-
-# ---- texts as words and gaps ----
+# ---- texts as words and gaps ----------------------------------------------------------------------------------------
 
 
 @quick
@@ -76,7 +74,7 @@ def test_what_a_word_is(text, words):
     assert split_words(text)[0] == words
 
 
-# ---- the same for the same (seed, key, text) ----
+# ---- the same for the same (seed, key, text) ------------------------------------------------------------------------
 
 
 @quick
@@ -146,7 +144,7 @@ def test_processes_with_other_hash_seeds_agree_and_import_little():
         assert done.stdout.splitlines() == [str(here), "[]"], done.stderr
 
 
-# ---- properties of any text ----
+# ---- properties of any text -----------------------------------------------------------------------------------------
 
 
 @quick
@@ -240,7 +238,7 @@ def test_sentences_change_places_with_their_marks():
     assert all(sorted(result) == sorted(text) for result in seen) and text not in seen
 
 
-# ---- rates ----
+# ---- rates ----------------------------------------------------------------------------------------------------------
 
 
 def changed_share(name, size, rate, count=1500):
@@ -300,7 +298,8 @@ def test_all_places_are_as_likely():
     assert inner.max() / inner.min() < 1.15 and 0.4 < counts[0] / inner.mean() < 0.75  # ends have one neighbour
 
 
-# ---- locks ----
+# ---- locks ----------------------------------------------------------------------------------------------------------
+
 
 LOCKED = "Ask @ann about https://a.b/c, {name} and 3 of 1,000 things; do not mail me@x.org [URL]!"
 KEPT = {
@@ -349,103 +348,3 @@ def test_nothing_comes_between_locked_neighbours():
     for key in range(100):
         result = TextAugmenter("insertion:1").augment_words(list("abcd"), key=key, locked=[False, True, True, False])
         assert "".join(result.words).count("bc") >= 1 and result.origins.index(2) == result.origins.index(1) + 1
-
-
-# ---- operations of the user's own ----
-
-
-def reverse(words, rng):
-    return words[::-1], list(range(len(words)))[::-1]
-
-
-def drop_one(words, rng):
-    return [word for at, word in enumerate(words) if at != rng.randrange(len(words)) or len(words) == 1]
-
-
-def test_functions_are_operations():
-    augmenter = TextAugmenter([reverse, ("swap", 0.0)])
-    assert augmenter("a b, c") == "c b, a"
-    assert augmenter.augment_words(list("abc")).origins == [2, 1, 0]
-    assert augmenter("a b, c", locked=[(2, 3)]) == "a b, c"
-    assert augmenter.augment_words(list("abcd"), locked=[False, False, True, False]).words == list("bacd")
-    assert [TextAugmenter([drop_one], seed=1)(sentence(8)) for _ in range(2)] == [
-        TextAugmenter([drop_one], seed=1)(sentence(8))
-    ] * 2
-    assert pickle.loads(pickle.dumps(augmenter))("a b") == "b a"
-    assert TextAugmenter([lambda words, rng: ["x", *words, "y"]])("a, b.") == "x a, b y."
-
-
-# ---- refusals ----
-
-
-@pytest.mark.parametrize(
-    "operations, options, message",
-    [
-        ("deletoin:0.1", {}, "operations='deletoin'.*did you mean 'deletion'"),
-        ("qqq:0.1", {}, "operations='qqq'.*deletion, swap"),
-        ("deletion", {}, "operations='deletion'.*name:rate"),
-        ("deletion=0.1", {}, "no name:rate"),
-        ("deletion:much", {}, "no name:rate"),
-        ("deletion:0.1,", {}, "no name:rate"),
-        ("", {}, "no name:rate"),
-        ([], {}, "operations=.*there is none"),
-        (None, {}, "operations=None"),
-        (["deletion"], {}, "operations='deletion'"),
-        ([("deletion", 0.1, 3)], {}, "give .name, rate."),
-        *[([("swap", rate)], {}, "swap=.*from 0 to 1") for rate in (-0.1, 1.5, float("nan"), "0.1", None, True)],
-        ("swap:0.1", {"seed": 0.5}, "seed=0.5"),
-        ("swap:0.1", {"seed": None}, "seed=None"),
-        ("swap:0.1", {"locked": "("}, r"locked='\('.*urls"),
-        ("swap:0.1", {"locked": "x*"}, "locked='x.*empty"),
-        ("swap:0.1", {"locked": [3]}, "locked=3"),
-        ("swap:0.1", {"insertion_words": []}, "insertion_words="),
-    ],
-)
-def test_wrong_settings_are_refused(operations, options, message):
-    with pytest.raises(ValueError, match=message):
-        TextAugmenter(operations, **options)
-
-
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (lambda a: a(["x", None]), "row 1 is None"),
-        (lambda a: a(["x", "y", 3]), "row 2 is 3 of type int"),
-        (lambda a: a([b"x"]), "row 0 is b'x'"),
-        (lambda a: a(None), "texts=None"),
-        (lambda a: a(b"x"), "texts=b'x'"),
-        (lambda a: a(float("nan")), "texts=nan"),
-        (lambda a: a("x", key=0.5), "key=0.5"),
-        (lambda a: a("x", key=(1, "a")), "key="),
-        (lambda a: a("x", keys=[1]), "keys="),
-        (lambda a: a(["x"], key=1), "keys="),
-        (lambda a: a(["x", "y"], keys=[1]), "keys='1 of them'.*give 2"),
-        (lambda a: a("abc", locked=[(1, 9)]), r"locked=\(1, 9\).*text of 3"),
-        (lambda a: a("abc", locked=[5]), "locked=5"),
-        (lambda a: a.augment_words("abc"), "words='abc'"),
-        (lambda a: a.augment_words(["a", None]), "row 1 is None"),
-        (lambda a: a.augment_words(["a", "b"], locked=[True]), "locked='1 of them'"),
-    ],
-)
-def test_wrong_calls_are_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call(TextAugmenter("swap:0.5"))
-
-
-def test_a_missing_nlpaug_says_what_to_install(monkeypatch):
-    from hf_sat.augment import typos
-
-    monkeypatch.setattr(typos.importlib.util, "find_spec", lambda name: None)
-    for name in "keyboard", "ocr", "spelling":
-        with pytest.raises(ImportError, match=rf"{name}.*pip install \"hf_sat\[augment\]\""):
-            TextAugmenter([(name, 0.1)])
-    assert TextAugmenter("split:1")("word")  # needs no table
-
-
-def test_columns_and_other_sequences_are_lists():
-    datasets = pytest.importorskip("datasets")
-    column = datasets.Dataset.from_dict({"text": ["a b", "c d"]})["text"]
-    augmenter = TextAugmenter("swap:1")
-    assert augmenter(column) == augmenter(("a b", "c d")) == augmenter(np.array(["a b", "c d"])) == ["b a", "d c"]
-    assert augmenter([]) == [] and augmenter("") == "" and augmenter([""]) == [""]
-    assert "shuffle" in OPERATIONS

@@ -2,19 +2,15 @@
 
 import doctest
 import json
-import sys
 from pathlib import Path
 
+import distillation
+import distillation_cost
 import pytest
+from animals import WORDS, save_encoder
+from noisy_labels import distillation_text
 
-BENCHMARKS = Path(__file__).parents[1] / "recipes" / "benchmarks"
 DATA = Path(__file__).parents[2] / "shared" / "data"
-sys.path.insert(0, str(BENCHMARKS))
-
-import distillation  # noqa: E402
-import distillation_cost  # noqa: E402
-from animals import WORDS, save_encoder  # noqa: E402
-from noisy_labels import distillation_text  # noqa: E402
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the benchmark's data are not here: ../shared/data")

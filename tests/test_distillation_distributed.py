@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from distillation_runs import taught, teacher_for
 from safetensors.torch import load_file, save_file
 from small import (
     CLASSES,
@@ -26,7 +27,6 @@ from small import (
     token_data,
     weights,
 )
-from test_distillation import taught, teacher_for
 from torch import nn
 from transformers import TrainerCallback
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from everywhere_runs import pad_to_ten
 from small import bert, distilbert, make_trainer, text_data, vit
-from test_everywhere import pad_to_ten
 from test_neighbors import CASES, one_sided_data
 from torch import nn
 from transformers import GPT2Config, GPT2ForSequenceClassification

@@ -12,9 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from settings import SETTINGS
-from small import Steps, assert_same_tensors, bert, bert_tokens, make_trainer, pad, text_data, token_data, weights
-from test_distillation import (
+from distillation_runs import (
     CORRECTING,
     KD,
     PAIRS,
@@ -32,7 +30,9 @@ from test_distillation import (
     window_loss,
     windows_of,
 )
-from test_distillation import assert_close as assert_close_weights
+from distillation_runs import assert_close as assert_close_weights
+from settings import SETTINGS
+from small import Steps, assert_same_tensors, bert, bert_tokens, make_trainer, pad, text_data, token_data, weights
 from torch import nn
 from transformers import BertConfig, BertForMultipleChoice, BertForSequenceClassification, TrainerCallback
 

@@ -1,6 +1,5 @@
-"""Label noise and image corruption: exact shares, the distribution of each kind, what stays, refusals."""
+"""Label noise: exact shares, the distribution of each kind, and what the new data set keeps."""
 
-import io
 import math
 import random
 import zlib
@@ -9,21 +8,18 @@ import datasets
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from noise_runs import labelled, quick, rates
 
-from hf_sat.noise import checks, corrupt_image, corrupt_images, draws, images, inject_label_noise, transition_matrix
+from hf_sat.noise import checks, corrupt_images, draws, inject_label_noise, transition_matrix
 from hf_sat.noise import features as instance_features
 
 ASYMMETRIC = np.array([[0.9, 0.1, 0.0, 0.0], [0.0, 0.5, 0.3, 0.2], [0.0, 0.0, 1.0, 0.0], [0.4, 0.0, 0.0, 0.6]])
-quick = settings(max_examples=25, deadline=None, database=None)
+
+
 label_lists = st.lists(st.sampled_from([0, 1, 2, 3, checks.IGNORED]), min_size=1, max_size=60)
 kinds_for_rows = st.sampled_from(["symmetric", "pair", "instance"])
-rates = st.floats(0, 1, exclude_max=True)
-
-
-def labelled(labels, **columns):
-    return datasets.Dataset.from_dict({"labels": labels, **columns})
 
 
 def noised(dataset, rate, kind="symmetric", **options):
@@ -36,7 +32,7 @@ def shares(values, size):
     return np.bincount(values, minlength=size) / len(values)
 
 
-# ---- the exact share, and what stays ----
+# ---- the exact share, and what stays --------------------------------------------------------------------------------
 
 
 @quick
@@ -94,7 +90,7 @@ def test_the_seed_alone_decides_and_global_random_states_rest(kind):
     assert run(8) != first
 
 
-# ---- how labels are picked, and where they go ----
+# ---- how labels are picked, and where they go -----------------------------------------------------------------------
 
 
 def expected_transition(kind, rate, size):
@@ -236,7 +232,7 @@ def test_words_are_hashed_alike_on_every_machine():
     )
 
 
-# ---- what the new dataset keeps ----
+# ---- what the new dataset keeps -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -299,7 +295,7 @@ def test_rows_of_a_shuffled_selection_keep_together():
     assert sum(a != b for a, b in zip(result["labels"][:], result["clean_labels"][:], strict=True)) == 5
 
 
-# ---- transition_matrix ----
+# ---- transition_matrix ----------------------------------------------------------------------------------------------
 
 
 @quick
@@ -320,233 +316,3 @@ def test_transition_matrix_reads_columns_tensors_and_lists_of_labels():
     expected = [[0.5, 0.5], [0.5, 0.5]]
     assert transition_matrix(column["labels"], column["noisy"], 2).tolist() == expected
     assert transition_matrix(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 1]), 2).tolist() == expected
-
-
-# ---- images ----
-
-
-def image_dataset(pixels, **options):
-    features = datasets.Features({"image": datasets.Image(**options)})
-    return datasets.Dataset.from_dict({"image": list(pixels)}, features=features)
-
-
-def random_pixels(count, shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
-
-
-def stored(dataset):
-    return dataset.cast_column("image", datasets.Image(decode=False))["image"][:]
-
-
-@pytest.mark.parametrize("shape, mode", [((6, 5), "L"), ((6, 5, 2), "LA"), ((6, 5, 3), "RGB"), ((6, 5, 4), "RGBA")])
-@pytest.mark.parametrize("kind", images.CORRUPTIONS)
-def test_corrupted_images_keep_size_and_mode_and_the_others_their_bytes(shape, mode, kind):
-    dataset = image_dataset(random_pixels(10, shape))
-    states = random.getstate(), np.random.get_state()[1].tolist()
-    result = corrupt_images(dataset, 0.34, kind, seed=3)
-    assert states == (random.getstate(), np.random.get_state()[1].tolist())
-    changed = [a != b for a, b in zip(stored(dataset), stored(result), strict=True)]
-    assert result["is_corrupted"][:] == changed and sum(changed) == 3
-    assert result.features["image"] == dataset.features["image"]
-    assert {(image.mode, image.size) for image in result["image"]} == {(mode, (5, 6))}
-    assert stored(corrupt_images(dataset, 0.34, kind, seed=3)) == stored(result)
-    assert stored(corrupt_images(dataset, 0.34, kind, seed=4)) != stored(result)
-
-
-@quick
-@given(count=st.integers(0, 12), rate=rates)
-def test_exactly_the_asked_share_of_the_images_is_corrupted(count, rate):
-    result = corrupt_images(image_dataset(random_pixels(count, (3, 4)) if count else []), rate, "gaussian")
-    assert sum(result["is_corrupted"][:]) == round(rate * count)
-
-
-@pytest.mark.parametrize("kind", images.CORRUPTIONS)
-def test_the_noise_of_a_row_does_not_depend_on_the_other_rows(kind):
-    pixels = random_pixels(40, (8, 8, 3))
-    long, short = (corrupt_images(image_dataset(pixels[:n]), 0.8, kind, seed=5) for n in (40, 20))
-    both = [i for i in range(20) if long[i]["is_corrupted"] and short[i]["is_corrupted"]]
-    assert len(both) > 5
-    assert all(np.array_equal(long[i]["image"], short[i]["image"]) for i in both)
-
-
-@pytest.mark.parametrize("kind, alike", [("random_pixels", False), ("shuffled_pixels", True)])
-def test_pixel_orders_are_shared_only_by_shuffled_pixels(kind, alike):
-    positions = np.stack([np.arange(64).reshape(8, 8)] * 10).astype(np.uint8)
-    result = corrupt_images(image_dataset(positions), 0.9, kind)
-    orders = {tuple(np.ravel(row["image"])) for row in result if row["is_corrupted"]}
-    assert all(sorted(order) == list(range(64)) and order != tuple(range(64)) for order in orders)
-    assert len(orders) == (1 if alike else 9)
-
-
-def test_gaussian_pixels_have_each_images_own_moments():
-    mean, std = np.array([90.0, 120.0, 160.0]), np.array([5.0, 12.0, 20.0])
-    rng = np.random.default_rng(0)
-    pixels = np.rint(mean + std * rng.standard_normal((80, 90, 3))).astype(np.uint8)
-    noisy = corrupt_image(pixels, "gaussian", rng)
-    assert noisy.mean(axis=(0, 1)) == pytest.approx(pixels.mean(axis=(0, 1)), abs=1)
-    assert noisy.std(axis=(0, 1)) == pytest.approx(pixels.std(axis=(0, 1)), rel=0.05)
-    assert abs(np.corrcoef(noisy[..., 2].ravel(), pixels[..., 2].ravel())[0, 1]) < 0.06
-    extremes = np.array([[0, 255] * 40] * 40, dtype=np.uint8)  # a wrap-around would lose both ends
-    assert {0, 255} <= set(np.unique(corrupt_image(extremes, "gaussian", rng)))
-    assert (np.mean(corrupt_image(extremes, "gaussian", rng) == 255)) == pytest.approx(0.16, abs=0.03)
-
-
-@quick
-@given(seed=st.integers(0, 99), shape=st.sampled_from([(1, 1), (3, 4), (2, 5, 3)]), random_order=st.booleans())
-def test_permuted_images_hold_the_same_pixels(seed, shape, random_order):
-    pixels = random_pixels(1, shape, seed)[0]
-    before, rng = pixels.copy(), np.random.default_rng(seed)
-    order = None if random_order else rng.permutation(shape[0] * shape[1])
-    noisy = corrupt_image(pixels, "random_pixels" if random_order else "shuffled_pixels", rng, order)
-    rows = [x.reshape(shape[0] * shape[1], -1).tolist() for x in (pixels, noisy)]
-    assert np.array_equal(pixels, before) and noisy.shape == shape and noisy.dtype == np.uint8
-    assert sorted(rows[0]) == sorted(rows[1])
-    assert random_order or rows[1] == [rows[0][i] for i in order]
-
-
-def test_files_stay_files_and_undecoded_columns_undecoded(tmp_path):
-    paths = [str(tmp_path / f"{i}.jpg") for i in range(4)]
-    for path, pixels in zip(paths, random_pixels(4, (6, 6, 3)), strict=True):
-        PIL.Image.fromarray(pixels).save(path)
-    result = corrupt_images(image_dataset(paths, decode=False), 0.5, "random_pixels")
-    assert result.features["image"] == datasets.Image(decode=False)
-    for path, row in zip(paths, result, strict=True):
-        if row["is_corrupted"]:
-            assert PIL.Image.open(io.BytesIO(row["image"]["bytes"])).mode == "RGB"
-        else:
-            assert row["image"] == {"bytes": None, "path": path}
-
-
-# ---- refusals ----
-
-LABELS = labelled([0, 1, 2, 1], text=list("abcd"))
-TAGS = labelled([[0, 1], [2, 0]], text=list("ab"))
-NAMED = LABELS.cast_column("labels", datasets.ClassLabel(names=["cat", "dog", "eel"]))
-
-
-@pytest.mark.parametrize(
-    "dataset, options, message",
-    [
-        (datasets.DatasetDict(train=LABELS), {}, "DatasetDict.*one split"),
-        (LABELS.to_iterable_dataset(), {}, "IterableDataset.*one split"),
-        (LABELS, {"label_column": "label"}, "label_column='label'.*did you mean 'labels'"),
-        (LABELS, {"label_column": "qqq"}, "label_column='qqq'.*columns are"),
-        (inject_label_noise(LABELS, 0), {}, r"clean_labels.*remove_columns\('clean_labels'\)"),
-        (labelled([0.0, 1.0]), {}, "labels.*double.*cast_column"),
-        (labelled(["a", "b"]), {}, "labels.*string.*class_encode_column"),
-        (labelled([[0.5], [1.0]]), {}, "labels.*double.*cast_column"),
-        (labelled([0, None, 1]), {}, "labels.*None.*-100"),
-        (labelled([[0, None], [1]]), {}, "labels.*None.*-100"),
-        (labelled([0, 1, -1]), {}, r"label -1 in row 2, outside \[0, 2\)"),
-        (labelled([[0], [], [1, 7]]), {"num_classes": 3}, r"label 7 in row 2, outside \[0, 3\)"),
-        (labelled([0, 0, 0]), {}, "num_classes=1:.*2 or more"),
-        (LABELS.select([]), {}, "num_classes=0:.*2 or more"),
-        (LABELS, {"num_classes": 2.5}, "num_classes=2.5"),
-        (NAMED, {"num_classes": 4}, "num_classes=4, but ClassLabel has 3"),
-        (LABELS, {"kind": "flip"}, "kind='flip'.*symmetric, pair, asymmetric, instance"),
-        *[(LABELS, {"rate": rate}, "rate=.*no share") for rate in (-0.1, 1.0, math.nan, math.inf, "0.4", None)],
-        *[(LABELS, {"seed": seed}, "seed=.*no integer") for seed in (-1, None, 0.5)],
-        (LABELS, {"kind": "asymmetric"}, "transition=None"),
-        (LABELS, {"transition": {0: 1}}, "transition is given but kind='symmetric'"),
-        (LABELS, {"kind": "pair", "feature_columns": ["text"]}, "feature_columns is given but kind='pair'"),
-        (TAGS, {"kind": "instance"}, "'instance'.*positions within rows"),
-        (LABELS, {"kind": "instance", "feature_columns": ["txt"]}, "feature_columns='txt'.*'text'"),
-        (LABELS, {"kind": "instance", "feature_columns": ["labels"]}, "feature_columns: 'labels'"),
-        (
-            labelled([0, 1], b=[b"a", b"b"]),
-            {"kind": "instance", "feature_columns": ["b"]},
-            "feature_columns: 'b'",
-        ),
-        (labelled([0, 1]), {"kind": "instance"}, "feature_columns: no column"),
-        (
-            labelled([0, 1], v=[[0.5], [1.0, 2.0]]),
-            {"kind": "instance"},
-            "feature_columns: rows of 'v' differ",
-        ),
-    ],
-)
-def test_wrong_input_is_refused_by_name(dataset, options, message):
-    with pytest.raises(ValueError, match=message):
-        inject_label_noise(dataset, **{"rate": 0.5, **options})
-
-
-@pytest.mark.parametrize(
-    "dataset, rate, transition, message",
-    [
-        (LABELS, 0.5, {0: 1}, "2 wrong labels, but transition lets only 1 of 4"),
-        (LABELS, 0.5, {0: 3}, r"class 3; use an id in \[0, 3\)"),
-        (LABELS, 0.5, {"cat": 1}, "class 'cat'.*no ClassLabel"),
-        (NAMED, 0.5, {"cow": 1}, "class 'cow'.*'cat', 'dog', 'eel'"),
-        (LABELS, 0.5, {0: {1: -1.0}}, "finite and not negative"),
-        (LABELS, 0.5, {0: {1: math.nan}}, "finite and not negative"),
-        (LABELS, 0.5, {0: {1: "much"}}, "0 -> 1 the weight 'much'"),
-        (LABELS, 0.5, np.eye(4), r"shape \(4, 4\), not \(3, 3\)"),
-        (LABELS, 0.5, [[1, 0], [1]], r"no \(3, 3\) matrix"),
-        (LABELS, 0.5, "swap", r"'swap' is no \(3, 3\) matrix"),
-        (LABELS, None, {0: 1}, "rate=None needs a transition matrix"),
-        (LABELS, None, np.ones((3, 3)), "rows sum to 1"),
-        (LABELS, 1.5, np.eye(3), "rate=1.5"),
-    ],
-)
-def test_wrong_transitions_are_refused(dataset, rate, transition, message):
-    with pytest.raises(ValueError, match=message):
-        inject_label_noise(dataset, rate, "asymmetric", transition=transition)
-
-
-@pytest.mark.parametrize(
-    "clean, noisy, size, message",
-    [
-        ([0, 1], [0], 2, "2 clean but 1 noisy"),
-        ([0, 2], [0, 1], 2, "clean holds 2"),
-        ([0, 1], [0, -100], 2, "noisy holds -100"),
-        ([0.5, 1], [0, 1], 2, "clean holds float64"),
-        ([0, 0], [0, 0], 1, "num_classes=1"),
-    ],
-)
-def test_wrong_label_pairs_are_refused(clean, noisy, size, message):
-    with pytest.raises(ValueError, match=message):
-        transition_matrix(clean, noisy, size)
-
-
-IMAGES = image_dataset(random_pixels(4, (3, 3)))
-
-
-@pytest.mark.parametrize(
-    "dataset, options, message",
-    [
-        (datasets.DatasetDict(train=IMAGES), {}, "one split"),
-        (IMAGES, {"image_column": "img"}, "image_column='img'.*'image'"),
-        (IMAGES, {"kind": "blur"}, "kind='blur'.*gaussian"),
-        (IMAGES, {"rate": 1}, "rate=1"),
-        (IMAGES, {"seed": -2}, "seed=-2"),
-        (corrupt_images(IMAGES, 0.5), {}, r"remove_columns\('is_corrupted'\)"),
-        (LABELS, {"image_column": "text"}, r"image_column='text'.*cast_column it to datasets.Image\(\)"),
-        (image_dataset([None, None]), {}, "no image in row"),
-        (image_dataset([PIL.Image.new("P", (3, 3))] * 2), {}, r"mode 'P' in row .*Image\(mode='RGB'\)"),
-    ],
-)
-def test_wrong_image_input_is_refused(dataset, options, message):
-    with pytest.raises(ValueError, match=message):
-        corrupt_images(dataset, **{"rate": 0.5, **options})
-
-
-def test_a_mode_set_on_the_column_makes_other_modes_usable():
-    palette = image_dataset([PIL.Image.new("P", (3, 3))] * 2).cast_column("image", datasets.Image(mode="RGB"))
-    assert corrupt_images(palette, 0.5)[0]["image"].mode == "RGB"
-
-
-@pytest.mark.parametrize(
-    "pixels, kind, permutation, message",
-    [
-        (np.zeros((2, 2)), "gaussian", None, "float64"),
-        (np.zeros(4, np.uint8), "gaussian", None, r"\(4,\)"),
-        (np.zeros((2, 2), np.uint8), "blur", None, "kind='blur'"),
-        (np.zeros((2, 2), np.uint8), "gaussian", [0, 1, 2, 3], "permutation is given"),
-        (np.zeros((2, 2), np.uint8), "shuffled_pixels", None, "permutation=None"),
-        (np.zeros((2, 2), np.uint8), "shuffled_pixels", [0, 1, 2, 2], "the 4 positions"),
-        (np.zeros((2, 2), np.uint8), "shuffled_pixels", [0.0, 1, 2, 3], "the 4 positions"),
-    ],
-)
-def test_wrong_pixels_are_refused(pixels, kind, permutation, message):
-    with pytest.raises(ValueError, match=message):
-        corrupt_image(pixels, kind, np.random.default_rng(0), permutation)

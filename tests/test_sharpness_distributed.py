@@ -14,8 +14,7 @@ import pytest
 import torch
 from hand_loop import DEFAULTS, IN_ORDER, Net, by_hand
 from safetensors.torch import load_file, save_file
-from small import Steps, assert_same_tensors, bert, make_trainer, text_data, weights
-from test_sharpness import (
+from sharpness_runs import (
     ADAM,
     ASAM,
     BY_MICRO_BATCH,
@@ -30,6 +29,7 @@ from test_sharpness import (
     losses_of,
     scaled,
 )
+from small import Steps, assert_same_tensors, bert, make_trainer, text_data, weights
 
 from hf_sat import SATTrainer
 
