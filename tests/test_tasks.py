@@ -197,6 +197,24 @@ def test_columns_that_hold_no_classes_are_refused(labels, message):
         class_names(datasets.Dataset.from_dict({"y": labels}), "y")
 
 
+def test_labels_that_read_like_a_slip_are_told(caplog):
+    labels = ["subjective"] * 30 + ["objective"] * 30 + ["subjectve", "Objective"]
+    assert len(class_names(datasets.Dataset.from_dict({"y": labels}), "y")) == 4
+    assert "'subjectve' is a class of its own, of 1 in 62 rows; if 'subjective' is meant" in caplog.text
+    assert "if 'objective' is meant" in caplog.text
+    caplog.clear()
+    class_names(datasets.Dataset.from_dict({"y": ["a 1", "a 2", "positive", "negative"] * 10 + ["a 3", "rare"]}), "y")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("content", ["text,label\n", ""])
+def test_a_file_without_rows_is_refused(tmp_path, content):
+    file = tmp_path / "none.csv"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"train_file='.*none.csv'"):
+        load_text(train_file=str(file))
+
+
 def test_labels_become_classes_and_unknown_ones_are_refused():
     data = datasets.Dataset.from_dict({"y": ["b", "a", "b"], "label": [7, 8, 9], "x": ["", "", ""]})
     assert class_names(data, "y") == ["a", "b"]

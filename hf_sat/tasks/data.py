@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterable
 
 import datasets
 import numpy as np
+from transformers.utils import logging
 
 from ..config import refuse
 from ..samples import LABEL_NAMES
+from .label_slips import slips
+
+logger = logging.get_logger(__name__)
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 ROW = "source_row"  # where a sample is trained on: each example's row in the whole training set
@@ -22,7 +26,7 @@ def load_table(setting: str, path: str) -> datasets.Dataset:
         setting: that names the file.
 
     Raises:
-        ValueError: for a file that is missing, of another kind, or not what its name says.
+        ValueError: for a file that is missing, of another kind, not what its name says, or without rows.
     """
     files = [path] if os.path.isfile(path) else sorted(glob.glob(path)) or [path]
     extension = check_file(setting, files[0], FORMATS)
@@ -32,6 +36,8 @@ def load_table(setting: str, path: str) -> datasets.Dataset:
     except (OSError, datasets.exceptions.DatasetsError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise refuse(setting, path, f"it cannot be read as {FORMATS[extension]} ({reason}).") from error
+    except ValueError as error:
+        raise refuse(setting, path, f"there are no rows in it ({error}).") from error
 
 
 def check_file(setting: str, path: str, formats: Iterable[str]) -> str:
@@ -167,6 +173,7 @@ def class_names(dataset: datasets.Dataset, column: str) -> list[str]:
         raise refuse("label_column", column, f"row {values.index(None)} has no label; fill it in or drop the row.")
     if isinstance(values[0], str):
         names = sorted(set(values))
+        _warn_of_slips(values, column)
     elif isinstance(values[0], int):
         if min(values) < 0:
             raise refuse("label_column", column, f"row {np.argmin(values)} has {min(values)}; number classes from 0.")
@@ -176,6 +183,14 @@ def class_names(dataset: datasets.Dataset, column: str) -> list[str]:
     if not 2 <= len(names) <= max(20, len(values) // 2):
         raise refuse("label_column", column, f"{len(names)} classes in {len(values)} rows; is another column meant?")
     return names
+
+
+def _warn_of_slips(labels: list[str], column: str) -> None:
+    for name, meant in list(slips(labels).items())[:5]:
+        logger.warning(
+            f"label_column={column!r}: {name!r} is a class of its own, of {labels.count(name)} in {len(labels)} rows; "
+            f"if {meant!r} is meant, correct it in the file."
+        )
 
 
 def with_labels(dataset: datasets.Dataset, column: str, names: list[str], what: str) -> datasets.Dataset:

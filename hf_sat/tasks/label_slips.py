@@ -1,0 +1,43 @@
+"""Names of classes that read like a slip of another's."""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+# A slip is rare beside what was meant, and reads like it.
+TIMES_RARER, LEAST_ALIKE = 20, 0.8
+
+
+def slips(labels: Iterable[str]) -> dict[str, str]:
+    """Classes that are likely another one, misspelt: rare ones that read like a usual one, with the same digits.
+
+    Args:
+        labels: of all rows.
+
+    Returns:
+        By each such class the one that may be meant.
+
+    Example:
+        >>> slips(["spam"] * 40 + ["ham 1"] * 40 + ["spamm", "Spam ", "eggs", "ham 2"])
+        {'spamm': 'spam', 'Spam ': 'spam'}
+    """
+    counts = Counter(labels)
+    # Of names that are alike but for case and spaces the most usual stands for all.
+    usual = {_folded(name): name for name, _ in reversed(counts.most_common())}
+    found = {}
+    for name, count in counts.items():
+        near = difflib.get_close_matches(_folded(name), usual, n=2, cutoff=LEAST_ALIKE)
+        meant = [usual[one] for one in near if _digits(one) == _digits(name)]
+        meant = [one for one in meant if counts[one] >= TIMES_RARER * count]
+        if meant:
+            found[name] = meant[0]
+    return found
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _digits(name: str) -> list[str]:
+    return re.findall(r"\d", name)
