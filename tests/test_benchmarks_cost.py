@@ -132,10 +132,10 @@ def test_the_audit_table_is_of_its_results(tmp_path):
     ]
     (tmp_path / "audit.json").write_text(json.dumps({"runs": [{**about, **run} for run in runs]}))
     caption, _, _, _, *rows = audit_text.audit_table(tmp_path).splitlines()
-    assert "means over 2 seeds" in caption and "take 1.0 times" in caption and "CPU of a kind." in caption
+    assert "means over the seeds" in caption and "take 1.0 times" in caption and "CPU of a kind." in caption
     assert rows == [
-        "| a/pair20 | 0.850 / 0.800 | 0.600 / 0.600 | 20.0 | 25.0 / 25.0 |",
-        "| a/clean | - | - | 0.0 | 1.0 / 5.0 |",
+        "| a/pair20 | 0.850 / 0.800 | 0.600 / 0.600 | 20.0 | 25.0 / 25.0 | 2 |",
+        "| a/clean | - | - | 0.0 | 1.0 / 5.0 | 1 |",
     ]
     audit_text.draw(tmp_path, tmp_path / "figures" / "audit.png")
     assert (tmp_path / "figures" / "audit.png").read_bytes().startswith(b"\x89PNG")

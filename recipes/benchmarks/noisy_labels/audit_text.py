@@ -19,13 +19,11 @@ def audit_table(folder: Path) -> str:
     if result is None:
         return NOT_MEASURED
     runs, first = result["runs"], result["runs"][0]
-    seeds = sorted({run["seed"] for run in runs})
     images = next((f", images: MobileNetV2 at {run['image_size']} pixels" for run in runs if _is_image(run)), "")
-    told = "1 seed" if len(seeds) == 1 else f"means over {len(seeds)} seeds"
     caption = (
         f"{first['samples']:,} examples each, {first['epochs']} epochs of the first {first['layers']} layers of "
-        f"MiniLM-L6{images}, {told}; {first['device'].split(',')[0]}. In each pair one run of SATTrainer stands "
-        "first, as `hf-sat audit` trains (texts of like length together; embeddings, or the lower half of the "
+        f"MiniLM-L6{images}, means over the seeds; {first['device'].split(',')[0]}. In each pair one run of "
+        "SATTrainer stands first, as `hf-sat audit` trains (texts of like length together; embeddings, or the lower half of the "
         "convolutions, left as they are), and cleanlab on out-of-sample predictions of five trainings second. The five "
         f"take {statistics.median(map(_cost, runs)):.1f} times the processor time of the one, without the training on "
         "what is left, which the one has done already."
@@ -35,8 +33,9 @@ def audit_table(folder: Path) -> str:
         of = [run for run in runs if run["column"] == column]
         pairs = [_pair(of, name, ".3f") for name in ("auroc", "average_precision")]
         rates = " / ".join(percent(_mean(of, who, "rate")) for who in BOTH)
-        rows.append([column, *pairs, percent(statistics.fmean(run["wrong"] for run in of)), rates])
-    header = ["data/noise", "AUROC", "average precision", "labels wrong (%)", "estimated (%)"]
+        wrong = percent(statistics.fmean(run["wrong"] for run in of))
+        rows.append([column, *pairs, wrong, rates, str(len(of))])
+    header = ["data/noise", "AUROC", "average precision", "labels wrong (%)", "estimated (%)", "seeds"]
     return f"{caption}\n\n{markdown(rows, header)}"
 
 
