@@ -94,77 +94,90 @@ def groups_of(window: list[Any], ranks: int, scope: str, sync: str) -> list[list
 
 def by_hand(net: nn.Module, data: Any, ranks: int = 1, penalty: float = 0.0, **settings) -> Trained:
     """What `SATTrainer` with these settings, of those in `DEFAULTS`, has to end with."""
-    s = SimpleNamespace(**{**DEFAULTS, **settings})
-    net = copy.deepcopy(net).double()
-    named = dict(net.named_parameters())
-    optimizer = OPTIMIZERS[s.optim](named.values(), lr=s.learning_rate)
-    size, rows = s.per_device_train_batch_size, list(data)
-    places = [list(range(i, min(i + size, len(rows)))) for i in range(0, len(rows), size)]
-    batches = [(torch.tensor(place), pad([rows[i] for i in place])) for place in places]
-    labels = torch.tensor([row["labels"] for row in rows])
-    targets = F.one_hot(labels, CLASSES).double()
-    width = s.gradient_accumulation_steps * ranks
-    windows = [batches[i : i + width] for i in range(0, len(batches), width)]
-    total, corrects = s.num_train_epochs * len(windows), s.label_correction == "sat"
-    logs = []
+    loop = Loop(net, list(data), ranks, penalty, SimpleNamespace(**{**DEFAULTS, **settings}))
+    logs = [loop.step(step) for step in range(loop.total)]
+    return Trained({name: w.detach() for name, w in loop.named.items()}, loop.targets, logs)
 
-    def logits(weights, batch):
-        return functional_call(net, weights, (batch["input_ids"], batch["attention_mask"]))["logits"]
 
-    def resolved(window, on):
-        """The soft target of every micro-batch, from predictions at the weights as they are."""
-        out = {}
-        for number, (place, batch) in enumerate(window):
-            p = logits(named, batch).detach().softmax(dim=1)
-            out[number] = s.sat_momentum * targets[place] + (1 - s.sat_momentum) * p if on else None
-        return out
+class Loop:
+    """The state of the training, and a step of it."""
 
-    def loss_of(group, weights, window, resolved):
-        """The group's share of the window's mean loss."""
-        items, loss = sum(len(place) for place, _ in window), 0.0
-        for number in group:
-            place, batch = window[number]
-            z, t = logits(weights, batch), resolved[number]
-            if t is None:
-                each = F.cross_entropy(z, labels[place], reduction="none", label_smoothing=s.label_smoothing_factor)
-            else:
-                w = t.max(dim=1).values if s.sat_reweight else torch.ones(len(t)).double()
-                each = -(t * z.log_softmax(dim=1)).sum(dim=1) * w / w.mean()
-            # Upstream takes the mean of each micro-batch, where it knows no better.
-            loss = loss + (each.sum() / items if corrects else each.mean() / len(window))
-            loss = loss + penalty * sum(w.square().sum() for w in weights.values())
-        return loss
+    def __init__(self, net: nn.Module, rows: list[dict], ranks: int, penalty: float, settings: SimpleNamespace):
+        self.s, self.ranks, self.penalty = settings, ranks, penalty
+        self.net = copy.deepcopy(net).double()
+        self.named = dict(self.net.named_parameters())
+        self.optimizer = OPTIMIZERS[settings.optim](self.named.values(), lr=settings.learning_rate)
+        size, width = settings.per_device_train_batch_size, settings.gradient_accumulation_steps * ranks
+        places = [list(range(i, min(i + size, len(rows)))) for i in range(0, len(rows), size)]
+        batches = [(torch.tensor(place), pad([rows[i] for i in place])) for place in places]
+        self.windows = [batches[i : i + width] for i in range(0, len(batches), width)]
+        self.epochs_of_window = width / len(batches)
+        self.labels = torch.tensor([row["labels"] for row in rows])
+        self.targets = F.one_hot(self.labels, CLASSES).double()
+        self.total, self.corrects = settings.num_train_epochs * len(self.windows), settings.label_correction == "sat"
 
-    def gradient_of(*args, at):
-        at = {name: w.detach().requires_grad_() for name, w in at.items()}
-        loss = loss_of(args[0], at, *args[1:])
-        found = torch.autograd.grad(loss, list(at.values()), allow_unused=True, materialize_grads=True)
-        return loss.item(), dict(zip(at, found))
+    def step(self, step: int) -> dict[str, float]:
+        number = step % len(self.windows)
+        window, epoch = self.windows[number], step // len(self.windows) + number * self.epochs_of_window
+        targets_now = self.resolved(window, self.corrects and epoch >= self.s.sat_start_epoch)
+        taken, log = self.gradient_of_step(step, window, targets_now)
+        log["grad_norm"] = length(taken)
+        clip = min(1.0, self.s.max_grad_norm / (log["grad_norm"] + 1e-6)) if self.s.max_grad_norm > 0 else 1.0
+        for name, parameter in self.named.items():
+            parameter.grad = taken[name] * clip
+        self.optimizer.step()
+        for (place, _), target in zip(window, targets_now):
+            if target is not None:
+                self.targets[place] = target
+        return log
 
-    for step in range(total):
-        number = step % len(windows)
-        window = windows[number]
-        epoch = step // len(windows) + number * width / len(batches)
-        targets_now = resolved(window, corrects and epoch >= s.sat_start_epoch)
-        perturbs = s.sam != "none" and step % s.sam_interval == 0 and step / total >= s.sam_start
+    def gradient_of_step(self, step: int, window: list, targets_now: list) -> tuple[dict[str, Tensor], dict]:
+        """The sum of the gradients of the groups, each at its own perturbed weights in a SAM step; and the log."""
+        s = self.s
+        perturbs = s.sam != "none" and step % s.sam_interval == 0 and step / self.total >= s.sam_start
         log = {"loss": 0.0, **({"sam/sharpness": 0.0, "sam/grad_norm": 0.0} if perturbs else {})}
-        taken = {name: torch.zeros_like(w) for name, w in named.items()}
-        for group in groups_of(list(range(len(window))), ranks, s.sam_scope, s.sam_sync):
-            loss, gradient = gradient_of(group, window, targets_now, at=named)
+        taken = {name: torch.zeros_like(w) for name, w in self.named.items()}
+        for group in groups_of(list(range(len(window))), self.ranks, s.sam_scope, s.sam_sync):
+            loss, gradient = self.gradient_of(group, window, targets_now, self.named)
             log["loss"] += loss
             if perturbs:
                 log["sam/grad_norm"] += length(gradient)
-                there = ascended(named, gradient, s.sam, s.sam_rho)
-                perturbed_loss, gradient = gradient_of(group, window, targets_now, at=there)
+                there = ascended(self.named, gradient, s.sam, s.sam_rho)
+                perturbed_loss, gradient = self.gradient_of(group, window, targets_now, there)
                 log["sam/sharpness"] += perturbed_loss - loss
             taken = {name: taken[name] + g for name, g in gradient.items()}
-        log["grad_norm"] = length(taken)
-        clip = min(1.0, s.max_grad_norm / (log["grad_norm"] + 1e-6)) if s.max_grad_norm > 0 else 1.0
-        for name, parameter in named.items():
-            parameter.grad = taken[name] * clip
-        optimizer.step()
-        for i, (place, _) in enumerate(window):
-            if targets_now[i] is not None:
-                targets[place] = targets_now[i]
-        logs.append(log)
-    return Trained({name: w.detach() for name, w in named.items()}, targets, logs)
+        return taken, log
+
+    def resolved(self, window: list, on: bool) -> list[Tensor | None]:
+        """The soft target of every micro-batch, from predictions at the weights as they are."""
+        if not on:
+            return [None] * len(window)
+        keep = self.s.sat_momentum
+        predicted = [self.logits(self.named, batch).detach().softmax(dim=1) for _, batch in window]
+        return [keep * self.targets[place] + (1 - keep) * p for (place, _), p in zip(window, predicted)]
+
+    def gradient_of(self, group: list[int], window: list, targets_now: list, at: dict[str, Tensor]):
+        """The loss of a group at some weights, and its gradient."""
+        at = {name: w.detach().requires_grad_() for name, w in at.items()}
+        loss = self.loss_of(group, at, window, targets_now)
+        found = torch.autograd.grad(loss, list(at.values()), allow_unused=True, materialize_grads=True)
+        return loss.item(), dict(zip(at, found))
+
+    def loss_of(self, group: list[int], weights: dict[str, Tensor], window: list, targets_now: list) -> Tensor:
+        """The group's share of the window's mean loss."""
+        items, loss, smoothing = sum(len(place) for place, _ in window), 0.0, self.s.label_smoothing_factor
+        for number in group:
+            place, batch = window[number]
+            z, t = self.logits(weights, batch), targets_now[number]
+            if t is None:
+                each = F.cross_entropy(z, self.labels[place], reduction="none", label_smoothing=smoothing)
+            else:
+                w = t.max(dim=1).values if self.s.sat_reweight else torch.ones(len(t)).double()
+                each = -(t * z.log_softmax(dim=1)).sum(dim=1) * w / w.mean()
+            # Upstream takes the mean of each micro-batch, where it knows no better.
+            loss = loss + (each.sum() / items if self.corrects else each.mean() / len(window))
+            loss = loss + self.penalty * sum(w.square().sum() for w in weights.values())
+        return loss
+
+    def logits(self, weights: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        return functional_call(self.net, weights, (batch["input_ids"], batch["attention_mask"]))["logits"]

@@ -23,8 +23,9 @@ def audit_table(folder: Path) -> str:
     caption = (
         f"{first['samples']:,} examples each, {first['epochs']} epochs of the first {first['layers']} layers of "
         f"MiniLM-L6{images}, means over the seeds; {first['device'].split(',')[0]}. In each pair one run of "
-        "SATTrainer stands first, as `hf-sat audit` trains (texts of like length together; embeddings, or the lower half of the "
-        "convolutions, left as they are), and cleanlab on out-of-sample predictions of five trainings second. The five "
+        "SATTrainer stands first, as `hf-sat audit` trains (texts of like length together; embeddings, or the lower "
+        "half of the convolutions, left as they are), and cleanlab on out-of-sample predictions of five trainings "
+        "second. The five "
         f"take {statistics.median(map(_cost, runs)):.1f} times the processor time of the one, without the training on "
         "what is left, which the one has done already."
     )
