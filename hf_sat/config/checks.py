@@ -14,8 +14,8 @@ def refuse(setting: str, value: Any, way_out: str) -> ValueError:
     return ValueError(f"{setting}={value!r}: {way_out}")
 
 
-def number_or_auto(setting: str, value: Any, low: float, high: float, interval: str) -> float | str:
-    """Read a setting that is "auto" or a number in `[low, high)`; command lines and YAML pass strings."""
+def number_or_auto(setting: str, value: Any, low: float, high: float, what: str) -> float | str:
+    """Read a setting that is "auto" or a number in `[low, high)`, `what`; command lines and YAML pass strings."""
     if value == AUTO:
         return AUTO
     try:
@@ -23,19 +23,20 @@ def number_or_auto(setting: str, value: Any, low: float, high: float, interval: 
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        raise refuse(setting, value, f'give a number {interval} or "auto".') from None
+        raise refuse(setting, value, f'give {what} or "auto".') from None
     if not low <= number < high:
-        raise refuse(setting, value, f'give a number {interval} or "auto".')
+        raise refuse(setting, value, f'give {what} or "auto".')
     return number
 
 
 def count_or_auto(setting: str, value: Any) -> int | str:
     """Read a setting that is "auto" or a whole number >= 0; command lines and YAML pass strings."""
-    number = number_or_auto(setting, value, 0, math.inf, ">= 0")
+    what = "a whole number >= 0"
+    number = number_or_auto(setting, value, 0, math.inf, what)
     if number == AUTO:
         return AUTO
     if number != int(number):
-        raise refuse(setting, value, 'give a whole number >= 0 or "auto".')
+        raise refuse(setting, value, f'give {what} or "auto".')
     return int(number)
 
 

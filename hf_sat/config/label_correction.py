@@ -130,8 +130,8 @@ class LabelCorrectionArguments(PeerMethodArguments):
         self.check_peer_methods()
         one_of("sat_loss", self.sat_loss, ("ce", "sce"))
         one_of("sat_on_label_change", self.sat_on_label_change, ("refuse", "reset_rows"))
-        self.sat_momentum = number_or_auto("sat_momentum", self.sat_momentum, 0.0, 1.0, "in [0, 1)")
-        self.sat_start_epoch = number_or_auto("sat_start_epoch", self.sat_start_epoch, 0.0, math.inf, ">= 0")
+        self.sat_momentum = number_or_auto("sat_momentum", self.sat_momentum, 0.0, 1.0, "a number in [0, 1)")
+        self.sat_start_epoch = number_or_auto("sat_start_epoch", self.sat_start_epoch, 0.0, math.inf, "a number >= 0")
         self.sat_neighbors = count_or_auto("sat_neighbors", self.sat_neighbors)
         if not (is_a(self.sat_sce_beta, numbers.Real) and 0.0 <= self.sat_sce_beta < math.inf):
             raise refuse("sat_sce_beta", self.sat_sce_beta, "give a finite number >= 0.")
