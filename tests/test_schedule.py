@@ -51,9 +51,9 @@ def test_predictions_that_are_not_steady_are_waited_for(total_epochs):
     """As of an image model from scratch: most change from epoch to epoch, and it looks as if they had settled."""
     schedule = Schedule("auto", "auto", total_epochs)
     run(schedule, total_epochs, lambda epoch: 0.4, lambda epoch: 0.8)
-    assert schedule.onset == last_resort(total_epochs) and schedule.current_momentum <= (1 / 3) ** (
-        1.5 / max(1.5, total_epochs - schedule.onset)
-    )
+    left = total_epochs - schedule.onset
+    assert schedule.onset == last_resort(total_epochs)
+    assert schedule.current_momentum <= (1 / 3) ** (1.5 / left) if left > 1 else schedule.current_momentum == 0.37
     schedule = Schedule("auto", "auto", 40)
     run(schedule, 40, lambda epoch: 0.5, lambda epoch: 0.95 if epoch < 13 else 0.2)
     assert 13.0 < schedule.onset <= 14.0
@@ -96,11 +96,14 @@ def test_numbers_that_are_set_are_kept(start):
 def test_momentum_bounds():
     lefts = np.linspace(0, 400, 50)
     momenta = [auto_momentum(left, 1.0) for left in lefts]
-    assert momenta == sorted(momenta) and momenta[-1] == 0.9 and momenta[0] == pytest.approx(1 / 3)
+    assert momenta == sorted(momenta) and momenta[-1] == 0.9 and momenta[0] == 0.37
     # The momentum of few visits follows from agreement and steadiness, that of many from their number.
     assert [auto_momentum(left, 0.6) for left in (4, 8, 10)] == pytest.approx([0.36, 0.36, 0.36])
     assert auto_momentum(10, 0.6, flicker=0.49) == pytest.approx(0.7) and auto_momentum(2, 0.0) == 0.2
-    assert auto_momentum(400, 0.0) == 0.9 and auto_momentum(0, 0.0) == 0.2
+    assert auto_momentum(400, 0.0) == 0.9
+    # The last visit keeps more of the given label, and still corrects one that is contradicted with probability 0.8.
+    assert [auto_momentum(left, 0.0) for left in (0, 1, 1.5, 2)] == pytest.approx([0.37, 0.37, 0.285, 0.2])
+    assert [auto_momentum(left, 1.0) for left in (1, 1.5)] == pytest.approx([0.37, 1 / 3])
 
 
 @pytest.mark.parametrize("left", [3, 8, 30, 60, 90])
