@@ -203,7 +203,9 @@ def test_labels_that_read_like_a_slip_are_told(caplog):
     assert "'subjectve' is a class of its own, of 1 in 62 rows; if 'subjective' is meant" in caplog.text
     assert "if 'objective' is meant" in caplog.text
     caplog.clear()
-    class_names(datasets.Dataset.from_dict({"y": ["a 1", "a 2", "positive", "negative"] * 10 + ["a 3", "rare"]}), "y")
+    class_names(datasets.Dataset.from_dict({"y": ["a 1", "a 2", "positive", "negative"] * 30 + ["a 3", "rare"]}), "y")
+    class_names(datasets.Dataset.from_dict({"y": [0, 1, 2, 3] * 30 + [4]}), "y")
+    class_names(datasets.Dataset.from_dict({"y": [f"class {k}" for k in range(400)] * 30 + ["class"]}), "y")
     assert caplog.text == ""
 
 

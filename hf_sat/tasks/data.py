@@ -173,7 +173,6 @@ def class_names(dataset: datasets.Dataset, column: str) -> list[str]:
         raise refuse("label_column", column, f"row {values.index(None)} has no label; fill it in or drop the row.")
     if isinstance(values[0], str):
         names = sorted(set(values))
-        _warn_of_slips(values, column)
     elif isinstance(values[0], int):
         if min(values) < 0:
             raise refuse("label_column", column, f"row {np.argmin(values)} has {min(values)}; number classes from 0.")
@@ -182,11 +181,12 @@ def class_names(dataset: datasets.Dataset, column: str) -> list[str]:
         raise refuse("label_column", column, f"it holds {feature}, not classes; use strings or whole numbers from 0.")
     if not 2 <= len(names) <= max(20, len(values) // 2):
         raise refuse("label_column", column, f"{len(names)} classes in {len(values)} rows; is another column meant?")
+    _warn_of_slips(values, column)
     return names
 
 
-def _warn_of_slips(labels: list[str], column: str) -> None:
-    for name, meant in list(slips(labels).items())[:5]:
+def _warn_of_slips(labels: list[str] | list[int], column: str) -> None:
+    for name, meant in list(slips(map(str, labels)).items())[:5]:
         logger.warning(
             f"label_column={column!r}: {name!r} is a class of its own, of {labels.count(name)} in {len(labels)} rows; "
             f"if {meant!r} is meant, correct it in the file."

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 
 # A slip is rare beside what was meant, and reads like it.
 TIMES_RARER, LEAST_ALIKE = 20, 0.8
+# Of more classes each would be compared with too many.
+MOST_CLASSES = 300
 
 
 def slips(labels: Iterable[str]) -> dict[str, str]:
     """Classes that are likely another one, misspelt: rare ones that read like a usual one, with the same digits.
 
     Args:
-        labels: of all rows.
+        labels: of all rows; of more than 300 classes none is looked at.
 
     Returns:
         By each such class the one that may be meant.
@@ -23,16 +25,18 @@ def slips(labels: Iterable[str]) -> dict[str, str]:
         {'spamm': 'spam', 'Spam ': 'spam'}
     """
     counts = Counter(labels)
+    if len(counts) > MOST_CLASSES:
+        return {}
     # Of names that are alike but for case and spaces the most usual stands for all.
     usual = {_folded(name): name for name, _ in reversed(counts.most_common())}
-    found = {}
-    for name, count in counts.items():
-        near = difflib.get_close_matches(_folded(name), usual, n=2, cutoff=LEAST_ALIKE)
-        meant = [usual[one] for one in near if _digits(one) == _digits(name)]
-        meant = [one for one in meant if counts[one] >= TIMES_RARER * count]
-        if meant:
-            found[name] = meant[0]
-    return found
+    meant = {name: _meant(name, counts, usual) for name in counts}
+    return {name: other for name, other in meant.items() if other is not None}
+
+
+def _meant(name: str, counts: Counter, usual: dict[str, str]) -> str | None:
+    near = difflib.get_close_matches(_folded(name), usual, n=2, cutoff=LEAST_ALIKE)
+    alike = (usual[one] for one in near if _digits(one) == _digits(name))
+    return next((one for one in alike if counts[one] >= TIMES_RARER * counts[name]), None)
 
 
 def _folded(name: str) -> str:
