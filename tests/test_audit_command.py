@@ -12,6 +12,7 @@ from animals import ANIMALS, rows, save_encoder
 from hf_sat.cli import main
 from hf_sat.tasks import audit as audit_module
 from hf_sat.tasks.audit_data import audit_data
+from hf_sat.tasks.audit_labels import warn_of_slips
 from hf_sat.tasks.audit_options import AuditOptions, read_audit_options
 from hf_sat.tasks.audit_output import visible
 from hf_sat.tasks.audit_sources import read_table
@@ -346,3 +347,11 @@ def test_few_rows_get_more_epochs():
 
 def test_text_cannot_move_the_cursor():
     assert visible("a\x1b[2Jb\nc\u202ed") == "a [2Jb c d"
+
+
+def test_labels_that_read_like_a_slip_are_told():
+    told = []
+    warn_of_slips(["spam"] * 40 + ["ham"] * 40 + ["spamm", "Spam", "eggs"], told)
+    assert told == ["labels that read like another one, misspelt: 'spamm' ('spam'?)."]
+    warn_of_slips(["spam", "ham"] * 40, told)
+    assert len(told) == 1

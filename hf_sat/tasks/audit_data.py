@@ -9,7 +9,7 @@ import numpy as np
 
 from .audit_columns import choose_columns
 from .audit_images import unreadable_pictures
-from .audit_labels import class_names, classes_of_rows, warn_of_few, written_forms
+from .audit_labels import class_names, classes_of_rows, warn_of_few, warn_of_slips, written_forms
 from .audit_options import AuditOptions
 from .pictures import as_picture
 
@@ -84,6 +84,7 @@ def audit_data(table: Any, options: AuditOptions) -> AuditData:
     number = {name: place for place, name in enumerate(names)}
     labels = np.array([number[key] for key in kept], dtype=np.int64)
     warn_of_few(labels, names, warnings)
+    warn_of_slips(kept, warnings)
     examples = [contents[row] if is_image else _valid(str(contents[row])) for row in rows]
     written = written_forms([values[row] for row in rows], labels, len(names))
     data = AuditData(content, label, is_image, rows, examples, labels, names, written, skipped, warnings)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from .label_slips import folded, slips
+
 MISSING = ("", "nan", "NaN", "<NA>", "#N/A")
 FEW_OF_A_CLASS = 5
 
@@ -59,7 +61,7 @@ def _spellings(keys: list[str | None], merge: bool, warnings: list[str]) -> list
     spellings = defaultdict(Counter)
     for key in keys:
         if key is not None:
-            spellings[key.strip().casefold()][key] += 1
+            spellings[folded(key)][key] += 1
     several = [count for count in spellings.values() if len(count) > 1]
     if not several:
         return keys
@@ -69,7 +71,7 @@ def _spellings(keys: list[str | None], merge: bool, warnings: list[str]) -> list
     if not merge:
         return keys
     usual = {folded: count.most_common(1)[0][0] for folded, count in spellings.items()}
-    return [None if key is None else usual[key.strip().casefold()] for key in keys]
+    return [None if key is None else usual[folded(key)] for key in keys]
 
 
 def class_names(keys: list[str], known: list[str] | None, column: str) -> list[str]:
@@ -104,3 +106,10 @@ def warn_of_few(labels: np.ndarray, names: list[str], warnings: list[str]) -> No
     few = [f"{names[k]!r} ({counts[k]})" for k in np.flatnonzero((counts > 0) & (counts < FEW_OF_A_CLASS))]
     if few:
         warnings.append(f"classes with less than {FEW_OF_A_CLASS} rows are hard to judge: {', '.join(few[:10])}.")
+
+
+def warn_of_slips(keys: list[str], warnings: list[str]) -> None:
+    """Name the rare classes that read like a usual one, misspelt; those in other case are told where they are found."""
+    found = [f"{name!r} ({meant!r}?)" for name, meant in slips(keys).items() if folded(name) != folded(meant)]
+    if found:
+        warnings.append(f"labels that read like another one, misspelt: {', '.join(found[:10])}.")

@@ -37,7 +37,7 @@ def load_table(setting: str, path: str) -> datasets.Dataset:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise refuse(setting, path, f"it cannot be read as {FORMATS[extension]} ({reason}).") from error
     except ValueError as error:
-        raise refuse(setting, path, f"there are no rows in it ({error}).") from error
+        raise refuse(setting, path, f"no rows can be read from it ({error}).") from error
 
 
 def check_file(setting: str, path: str, formats: Iterable[str]) -> str:
@@ -181,11 +181,12 @@ def class_names(dataset: datasets.Dataset, column: str) -> list[str]:
         raise refuse("label_column", column, f"it holds {feature}, not classes; use strings or whole numbers from 0.")
     if not 2 <= len(names) <= max(20, len(values) // 2):
         raise refuse("label_column", column, f"{len(names)} classes in {len(values)} rows; is another column meant?")
-    _warn_of_slips(values, column)
     return names
 
 
-def _warn_of_slips(labels: list[str] | list[int], column: str) -> None:
+def warn_of_slips(dataset: datasets.Dataset, column: str) -> None:
+    """Tell of classes that read like another one, misspelt, in a column of strings."""
+    labels = dataset.with_format(None)[column][:]
     for name, meant in list(slips(map(str, labels)).items())[:5]:
         logger.warning(
             f"label_column={column!r}: {name!r} is a class of its own, of {labels.count(name)} in {len(labels)} rows; "

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from ..config import SATConfig, refuse
 from ..noise import inject_label_noise
 from ..quiet import no_weight_bars
-from .data import ROW, class_names, named_column, take_sample, with_labels
+from .data import ROW, class_names, named_column, take_sample, warn_of_slips, with_labels
 from .image_data import as_pictures, find_columns, load_images, refuse_unreadable, root_of
 from .image_models import image_classifier, image_config
 from .machine import num_cores, require
@@ -153,6 +153,8 @@ def read_images(options: ImageOptions, args: SATConfig) -> Images:
     if clean is not None:
         named_column(train, "clean_label_column", clean)
     names = class_names(train, label)
+    if args.process_index == 0:
+        warn_of_slips(train, label)
     train = as_pictures(train, image, root_of(options.train_file or options.dataset_name))
     train = training_sample(train, options, args)
     train = _labelled(train, label, clean, names, "the training data")

@@ -28,18 +28,19 @@ def slips(labels: Iterable[str]) -> dict[str, str]:
     if len(counts) > MOST_CLASSES:
         return {}
     # Of names that are alike but for case and spaces the most usual stands for all.
-    usual = {_folded(name): name for name, _ in reversed(counts.most_common())}
+    usual = {folded(name): name for name, _ in reversed(counts.most_common())}
     meant = {name: _meant(name, counts, usual) for name in counts}
     return {name: other for name, other in meant.items() if other is not None}
 
 
 def _meant(name: str, counts: Counter, usual: dict[str, str]) -> str | None:
-    near = difflib.get_close_matches(_folded(name), usual, n=2, cutoff=LEAST_ALIKE)
+    near = difflib.get_close_matches(folded(name), usual, n=2, cutoff=LEAST_ALIKE)
     alike = (usual[one] for one in near if _digits(one) == _digits(name))
     return next((one for one in alike if counts[one] >= TIMES_RARER * counts[name]), None)
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """Without case and outer spaces."""
     return name.strip().casefold()
 
 

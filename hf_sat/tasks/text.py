@@ -19,7 +19,7 @@ from ..augment import AugmentedTexts, TextAugmenter
 from ..config import SATConfig
 from ..noise import inject_label_noise
 from ..quiet import errors_only
-from .data import class_names, take_sample, with_labels
+from .data import class_names, take_sample, warn_of_slips, with_labels
 from .machine import require
 from .results import accuracy
 from .run import Task
@@ -132,6 +132,8 @@ def read_texts(options: TextOptions, args: SATConfig) -> Texts:
         )
     text, label = find_columns(train, options.text_column, options.label_column)
     names = class_names(train, label)
+    if args.process_index == 0:
+        warn_of_slips(train, label)
     train = training_sample(train, options, args)
     train = _checked(train, text, label, names, "the training data")
     if options.noise_rate:
