@@ -30,11 +30,19 @@ def exit_status(program: str, run: Callable[[], int | None]) -> int:
     """The exit status of a program: 2, and a line, for what it refuses; else what it returns, or 0."""
     try:
         status = run()
+        _leave_other_processes()
         return status if isinstance(status, int) else 0
     except (ValueError, ModuleNotFoundError) as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not from each process
             print(f"{program}: {error}", file=sys.stderr)
         return 2
+
+
+def _leave_other_processes() -> None:
+    """Close the process group, if any; a worker thread that still holds a tensor at exit aborts the interpreter."""
+    distributed = sys.modules.get("torch.distributed")  # what has not been imported has opened none
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 # Late imports: torch and transformers take seconds, and `--help` needs neither.

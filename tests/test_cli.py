@@ -6,12 +6,13 @@ import json
 import os
 import platform
 import re
+from functools import partial
 
 import pytest
 import torch
 from test_tasks import ANIMALS, encoder, own_cache, rows, run  # noqa: F401 (fixtures)
 
-from hf_sat.cli import main
+from hf_sat.cli import exit_status, main
 from hf_sat.tasks import sharpness_curve
 from hf_sat.tasks.sharpness_curve import loss_along_perturbation
 
@@ -151,3 +152,10 @@ def test_env_of_a_broken_installation(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "cannot be told: OSError" in printed and "someone" not in printed
     assert main(["env", "--jsn"]) == 2 and "--json" in capsys.readouterr().err
+
+
+def test_a_command_that_ends_leaves_the_process_group(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    opened = partial(torch.distributed.init_process_group, "gloo", rank=0, world_size=1, store=store)
+    assert exit_status("program", opened) == 0
+    assert not torch.distributed.is_initialized()

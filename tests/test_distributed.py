@@ -6,10 +6,10 @@ samples, weights, losses and counts in the logs, the report of rank 0. This file
 
 import json
 import os
-import subprocess
 import sys
 from functools import partial
 
+import launched
 import numpy as np
 import pytest
 import torch
@@ -79,22 +79,15 @@ def run(folder: str, name: str, batch_size: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for each in RUNS:
-        run(sys.argv[sys.argv.index("--out") + 1], each, 4)
-    sys.exit()
+        run(sys.argv[1], each, 4)
+    launched.leave()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What two processes left."""
     folder = str(tmp_path_factory.mktemp("two"))
-    here = os.path.dirname(os.path.abspath(__file__))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [*launch, os.path.abspath(__file__), "--use_cpu", "--out", folder]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-    env["PYTHONPATH"] = os.pathsep.join([here, os.path.dirname(here), env.get("PYTHONPATH", "")])
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    launched.assert_succeeded(launched.launch(__file__, folder))
     return folder
 
 

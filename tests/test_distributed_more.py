@@ -6,9 +6,9 @@ the refusal of processes that do not see each other. This file is also the scrip
 
 import json
 import os
-import subprocess
 import sys
 
+import launched
 import numpy as np
 import pytest
 import torch
@@ -110,30 +110,16 @@ def alone(folder: str) -> None:
     make_trainer(folder, use_cpu=False).train()
 
 
-def launch(*arguments: str, use_cpu: bool) -> subprocess.CompletedProcess:
-    here = os.path.dirname(os.path.abspath(__file__))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    env.pop("ACCELERATE_USE_CPU", None)
-    if use_cpu:
-        env["ACCELERATE_USE_CPU"] = "true"
-    env["PYTHONPATH"] = os.pathsep.join([here, os.path.dirname(here), env.get("PYTHONPATH", "")])
-    command += [os.path.abspath(__file__), *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
-
-
 if __name__ == "__main__":
     {"main": main, "alone": alone}[sys.argv[1]](sys.argv[2])
-    sys.exit()
+    launched.leave()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What two processes left."""
     folder = str(tmp_path_factory.mktemp("more"))
-    done = launch("main", folder, use_cpu=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    launched.assert_succeeded(launched.launch(__file__, "main", folder))
     return folder
 
 
@@ -180,6 +166,6 @@ def test_streams_end_where_one_process_does(folder, tmp_path, name):
 
 
 def test_processes_that_do_not_see_each_other_are_refused(tmp_path):
-    done = launch("alone", str(tmp_path), use_cpu=False)
+    done = launched.launch(__file__, "alone", str(tmp_path), use_cpu=False)
     assert done.returncode != 0
     assert "ValueError: 2 processes were launched and the Trainer sees 1" in done.stderr

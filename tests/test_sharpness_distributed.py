@@ -7,9 +7,9 @@ buffers that `DistributedDataParallel` broadcasts; resume to the bit. This file 
 
 import json
 import os
-import subprocess
 import sys
 
+import launched
 import pytest
 import torch
 from hand_loop import DEFAULTS, IN_ORDER, Net, by_hand
@@ -192,18 +192,7 @@ def main(folder: str, group: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:3])
-    sys.exit()
-
-
-def launch(*arguments: str) -> None:
-    here = os.path.dirname(os.path.abspath(__file__))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-    env["PYTHONPATH"] = os.pathsep.join([here, os.path.dirname(here), env.get("PYTHONPATH", "")])
-    command += [os.path.abspath(__file__), *arguments]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    launched.leave()
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +204,7 @@ def left(tmp_path_factory):
         group = "fast" if name in FAST else "slow"
         if group not in folders:
             folders[group] = str(tmp_path_factory.mktemp(group))
-            launch(folders[group], group)
+            launched.assert_succeeded(launched.launch(__file__, folders[group], group))
         out = os.path.join(folders[group], name)
         with open(f"{out}-{rank}.json") as file:
             about = json.load(file)
