@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from animals import ANIMALS, rows, save_encoder
+from transformers import TrainerControl, TrainerState
 
 from hf_sat.cli import main
 from hf_sat.tasks import audit as audit_module
@@ -16,6 +18,7 @@ from hf_sat.tasks.audit_labels import warn_of_slips
 from hf_sat.tasks.audit_options import AuditOptions, read_audit_options
 from hf_sat.tasks.audit_output import visible
 from hf_sat.tasks.audit_sources import read_table
+from hf_sat.tasks.audit_stopping import StopWhenSettled
 from hf_sat.tasks.audit_training import default_epochs
 from hf_sat.tasks.offline import no_network
 
@@ -343,6 +346,37 @@ def test_the_network_is_shut_for_local_data_and_model_alone(tmp_path):
 
 def test_few_rows_get_more_epochs():
     assert [default_epochs(rows, 16) for rows in (20, 400, 5000, 100_000)] == [12, 6, 4, 3]
+
+
+def scored(*qualities):
+    """A stand-in for a trainer, whose report gives these qualities one after the other."""
+    reports = iter(qualities)
+    report = lambda: SimpleNamespace(columns={"label_quality": np.asarray(next(reports), dtype=float)})  # noqa: E731
+    return SimpleNamespace(label_report=report)
+
+
+ORDER, ANOTHER = np.linspace(0, 1, 50), np.linspace(0, 1, 50)[::-1]
+
+
+@pytest.mark.parametrize(
+    "qualities, onset, stops",
+    [
+        ([ORDER, ORDER**2, ORDER], 1.5, 3),  # the order counts, not the numbers; a pass of correction comes first
+        ([ORDER, ORDER, ORDER], None, None),
+        ([ORDER, ORDER, ORDER], 2.5, None),
+        ([ORDER, ANOTHER, ORDER], 0.0, None),
+        ([ORDER * np.nan, ORDER * np.nan, ORDER * 0], 0.0, None),  # no order at all
+    ],
+)
+def test_training_stops_where_the_order_of_the_labels_has_settled(qualities, onset, stops):
+    stopping, control = StopWhenSettled(scored(*qualities)), TrainerControl()
+    stopped_after = None
+    for epoch in (1.0, 2.0, 3.0):
+        stopping.on_log(None, None, control, logs={} if onset is None else {"sat/onset_epoch": onset})
+        stopping.on_epoch_end(None, TrainerState(epoch=epoch), control)
+        if control.should_training_stop:
+            stopped_after = stopped_after or epoch
+    assert stopped_after == stops
 
 
 def test_text_cannot_move_the_cursor():

@@ -17,6 +17,7 @@ from ..trainer import SATTrainer
 from .audit_data import AuditData
 from .audit_images import image_task
 from .audit_options import AuditOptions
+from .audit_stopping import StopWhenSettled
 from .run import Task, trainer_of
 from .text import encoder_title, packaged_encoder, tokenised_task
 
@@ -50,11 +51,13 @@ def _run(data: AuditData, options: AuditOptions) -> tuple[LabelReport, dict[str,
     for callback in (ProgressCallback, PrinterCallback):  # they write to stdout, which may be JSON's
         trainer.remove_callback(callback)
     trainer.add_callback(Progress())
+    if options.epochs is None and args.num_train_epochs <= EPOCHS:  # few rows take seconds and gain from every pass
+        trainer.add_callback(StopWhenSettled(trainer))
     started = time.perf_counter()
     trainer.train()
     facts = {
         "model": task.title,
-        "training": f"{args.num_train_epochs:g} epochs, batch size {args.per_device_train_batch_size}, learning rate "
+        "training": f"{_length(trainer)}, batch size {args.per_device_train_batch_size}, learning rate "
         f"{args.learning_rate:g}, {frozen} layers frozen, {'bfloat16' if args.bf16 else 'float32'}, seed {args.seed}",
         "device": str(args.device),
         "training seconds": f"{time.perf_counter() - started:.0f}",
@@ -104,6 +107,12 @@ def settings(num_rows: int, model: nn.Module, data: AuditData, options: AuditOpt
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
     )
+
+
+def _length(trainer: SATTrainer) -> str:
+    """How long was trained, in words."""
+    planned, made = trainer.args.num_train_epochs, trainer.state.epoch
+    return f"{planned:g} epochs" if made >= planned else f"{made:.0f} of {planned:g} epochs"
 
 
 def default_epochs(num_rows: int, batch: int, from_scratch: bool = False) -> int:

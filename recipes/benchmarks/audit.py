@@ -3,9 +3,10 @@
     python recipes/benchmarks/audit.py --columns trec/symmetric20,trec/pair40,ag/weak --seeds 0,1
 
 Both have the same model, epochs and settings; the one run does as `hf-sat audit` does: texts of about the same length
-share a batch, and the lowest weights stay as they are. cleanlab takes out-of-sample probabilities of five folds, which
-cost five trainings on four fifths of the data, and is used as its defaults have it: label quality by self-confidence,
-the noise rate from the confident joint. A pair of column and seed that stands in `results/audit.json` is not run again.
+share a batch, the lowest weights stay as they are, and training ends where the order of the labels has settled.
+cleanlab takes out-of-sample probabilities of five folds, which cost five trainings on four fifths of the data, and is
+used as its defaults have it: label quality by self-confidence, the noise rate from the confident joint. A pair of
+column and seed that stands in `results/audit.json` is not run again.
 """
 
 import json
@@ -25,6 +26,7 @@ from torch import nn
 from transformers import HfArgumentParser, Trainer, TrainingArguments, logging
 
 from hf_sat import SATConfig, SATTrainer
+from hf_sat.tasks.audit_stopping import StopWhenSettled
 
 RESULTS = Path(__file__).parent / "results" / "audit.json"
 COLUMNS = (
@@ -50,10 +52,12 @@ def by_report(run: partial, made: Setting, train: Examples, is_image: bool) -> d
     """What the report of one run finds."""
     order = {} if is_image else {"train_sampling_strategy": "group_by_length"}
     run = partial(run, made=replace(made, make_model=lambda: frozen_below(made.make_model())), **order)
-    report = run(SATTrainer, SATConfig, train=train, held_out=None).label_report()
+    trainer = run(SATTrainer, SATConfig, train=train, held_out=None, callback=StopWhenSettled)
+    report = trainer.label_report()
     columns, rate = report.columns, report.noise_rate
     found = detection(train, columns["label_quality"], columns["is_label_issue"], columns["corrected_label"])
-    return {**found, "rate": rate.rate, "rate_low": rate.low, "rate_high": rate.high, "visits": run.keywords["epochs"]}
+    visits = round(trainer.state.epoch)
+    return {**found, "rate": rate.rate, "rate_low": rate.low, "rate_high": rate.high, "visits": visits}
 
 
 def frozen_below(model: nn.Module) -> nn.Module:

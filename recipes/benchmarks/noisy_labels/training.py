@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from hf_sat import SATConfig, SATTrainer
@@ -92,7 +92,13 @@ def run_method(
 
 
 def fit(
-    kind: type[Trainer], config: type, made: Setting, train: Examples, held_out: Examples | None, **settings: Any
+    kind: type[Trainer],
+    config: type,
+    made: Setting,
+    train: Examples,
+    held_out: Examples | None,
+    callback: Callable[[Trainer], TrainerCallback] | None = None,
+    **settings: Any,
 ) -> Trainer:
     on_gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
@@ -120,6 +126,8 @@ def fit(
             compute_metrics=accuracy,
         )
         trainer.remove_callback(PrinterCallback)
+        if callback is not None:
+            trainer.add_callback(callback(trainer))
         trainer.train()
     return trainer
 
