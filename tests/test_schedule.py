@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_sat.methods.schedule import Period, Schedule, auto_momentum, has_learned, has_settled, last_resort, latest_start
+from hf_sat.methods.predictions import Period, has_learned, has_settled
+from hf_sat.methods.schedule import Schedule, auto_momentum, last_resort, latest_start
 
 
 def steps(total_epochs, per_epoch=10):

@@ -6,13 +6,14 @@ labels agree, and the onset from the predictions that training makes anyway: no 
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import AUTO
+from .predictions import Period, flickering, has_learned, has_settled, is_steady
 
 PAPER_MOMENTUM = 0.9
 LEAST_MOMENTUM = 0.2
@@ -22,21 +23,10 @@ LEAST_MOMENTUM = 0.2
 LAST_VISIT_MOMENTUM = 0.37
 # Counts are read this often: few enough to be steady and cheap, enough for runs of three epochs.
 PERIODS_PER_EPOCH = 2
-# Predictions have settled when an epoch changes at least this share of what the epoch before changed.
-SETTLED_RATIO = 0.9
-# Predictions are steady when an epoch changes at most this share of them. (On TREC a second epoch changes .40 of them
-# with clean labels and .51 with 40 % pair noise, on a few hundred docstrings .59; MobileNetV2 on CIFAR-10N .63, a ViT
-# from scratch .86, and .24 in its eighth epoch.)
-STEADY_SHARE = 0.6
-# They flicker when an epoch changes at least this share of what the epoch before changed. (TREC .55 at the onset, as a
-# model that learns fast is soon sure; MobileNetV2 on CIFAR-10N .69.)
-FLICKER_RATIO = 0.65
 # A label that is contradicted at each visit takes at least this share of the visits left to flip.
 SLOWEST_SHARE = 0.1
 # Visits, agreeing and changed; what is counted of each class comes after them.
 NUM_TALLIES = 3
-# Agreement beyond the largest class, as a share of what is possible, below which the model has learned nothing yet.
-LEARNED_SHARE = 0.05
 
 
 def auto_momentum(visits_left: float, agreement: float, flicker: float = 0.0) -> float:
@@ -100,52 +90,6 @@ def last_resort(total_epochs: float, num_classes: int = 3) -> float:
         [1.0, 2.0, 2.0, 4.0, 50.0]
     """
     return max(latest_start(total_epochs, num_classes), total_epochs / 2.0)
-
-
-@dataclass
-class Period:
-    """Counts over a part of an epoch.
-
-    Args:
-        visits: predictions seen.
-        agreeing: those that were the given label.
-        changed: those that differ from the prediction of the same row at its last visit.
-        largest_class: visits to rows of the most frequent given label.
-    """
-
-    visits: int
-    agreeing: int
-    changed: int
-    largest_class: int
-
-    @classmethod
-    def sum(cls, periods: list["Period"]) -> "Period":
-        return cls(*(sum(getattr(period, f.name) for period in periods) for f in fields(cls)))
-
-
-def has_learned(epoch: Period) -> bool:
-    """Whether the model does better than to name the most frequent label, by more than chance would."""
-    best = epoch.visits - epoch.largest_class
-    return epoch.agreeing - epoch.largest_class > LEARNED_SHARE * best
-
-
-def has_settled(before: Period, epoch: Period) -> bool:
-    """Whether predictions have stopped settling, as Label Wave sees it (Yuan et al., ICLR 2024).
-
-    While a model learns what examples have in common, fewer predictions change from epoch to epoch; where their number
-    reaches its first minimum, it begins to learn wrong labels by heart.
-    """
-    return epoch.changed >= SETTLED_RATIO * before.changed
-
-
-def is_steady(epoch: Period) -> bool:
-    """Whether the predictions of the epoch are much those of the epoch before."""
-    return epoch.changed <= STEADY_SHARE * epoch.visits
-
-
-def flickering(before: Period, epoch: Period) -> float:
-    """Share of the predictions that the epoch changed, if it is hardly less than in the epoch before; else 0."""
-    return epoch.changed / max(epoch.visits, 1) if epoch.changed >= FLICKER_RATIO * before.changed else 0.0
 
 
 @dataclass
