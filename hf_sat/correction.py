@@ -266,7 +266,7 @@ class LabelCorrection:
         confidence = visits.target.max(dim=1).values
         self.monitor.see(rows, visits.predicted, counted, visits.finite, agreeing, confidence)
         changed = fresh & known & (state.last_prediction[rows] != visits.predicted)
-        self.schedule.see(fresh, agreeing, changed, labels, state.num_classes)
+        self.schedule.see(fresh, agreeing, changed, labels, state.num_classes, visits.p_predicted)
         self.joint.see(state.n_visits[rows].long(), labels, visits.confident, visits.p_given, fresh)
         if self.neighborhood is not None:
             self.neighborhood.remember(fresh, rows, labels, visits.positions, visits.votes, window.epoch)

@@ -24,6 +24,13 @@ class Visits:
     positions: Tensor
     votes: Tensor
 
+    @property
+    def p_predicted(self) -> Tensor:
+        """The largest predicted probability, (M,): that of the given label, times `exp` of what its logit is behind."""
+        behind = (-self.margin).clamp_min(0.0)
+        found = (self.p_given.log() + behind).exp().clamp_max(1.0)
+        return torch.where(self.p_given > 0.0, found, 1.0)  # 0 is one that has underflown
+
     @classmethod
     def joined(cls, parts: list["Visits"]) -> "Visits":
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})

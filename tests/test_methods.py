@@ -1,5 +1,7 @@
 """The pure functions: properties over random inputs, and independent float64 formulas."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_sat import methods
-from hf_sat.visits import first_occurrence
+from hf_sat.visits import Visits, first_occurrence
 
 logit_matrices = st.integers(1, 6).flatmap(
     lambda rows: st.integers(2, 5).flatmap(
@@ -152,3 +154,15 @@ def test_one_hot_targets_and_certain_predictions_stay_finite(loss):
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_first_occurrence(rows):
     assert first_occurrence(torch.tensor(rows)).tolist() == [rows.index(row) for row in rows]
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 300.0])
+def test_the_largest_probability_follows_from_what_is_kept_of_the_given_label(scale):
+    """Also where the given label's has underflown."""
+    logits, labels = scale * torch.randn(50, 7, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 7
+    given = logits.gather(1, labels[:, None])[:, 0]
+    margin = given - logits.scatter(1, labels[:, None], -torch.inf).max(dim=1).values
+    rest = {f.name: torch.zeros(50, 1) for f in fields(Visits)}
+    p_given = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    found = Visits(**{**rest, "p_given": p_given, "margin": margin}).p_predicted
+    torch.testing.assert_close(found, logits.softmax(dim=1).max(dim=1).values, rtol=2e-3, atol=1e-6)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hf_sat.methods.predictions import Period, has_learned, has_settled
+from hf_sat.methods.predictions import CONFIDENCES, Period, has_learned, has_settled, shares_right
 from hf_sat.methods.schedule import Schedule, auto_momentum, last_resort, latest_start
 
 
@@ -12,8 +14,11 @@ def steps(total_epochs, per_epoch=10):
     return [step / per_epoch for step in range(round(total_epochs * per_epoch))]
 
 
-def run(schedule, total_epochs, agreement, changes, per_epoch=10, batch=20):
-    """Go through a run in which the model agrees and changes its mind at given rates of each epoch."""
+def run(schedule, total_epochs, agreement, changes, per_epoch=10, batch=20, confidence=torch.ones_like):
+    """Go through a run in which the model agrees and changes its mind at given rates of each epoch.
+
+    `confidence` is that of each prediction by its place in the batch, 0 to 1; the first agree with the given labels.
+    """
     correcting = []
     for epoch in steps(total_epochs, per_epoch):
         schedule.begin_step(epoch)
@@ -21,7 +26,8 @@ def run(schedule, total_epochs, agreement, changes, per_epoch=10, batch=20):
         labels = torch.arange(batch) % 4
         agreeing = torch.arange(batch) < round(batch * agreement(int(epoch)))
         changed = torch.arange(batch) < round(batch * changes(int(epoch)))
-        schedule.see(torch.ones(batch, dtype=torch.bool), agreeing, changed, labels, num_classes=4)
+        seen = torch.ones(batch, dtype=torch.bool)
+        schedule.see(seen, agreeing, changed, labels, num_classes=4, confidence=confidence(torch.arange(batch) / batch))
     return correcting
 
 
@@ -70,6 +76,29 @@ def test_predictions_that_flicker_are_averaged_over_more_visits():
     assert momenta == pytest.approx([(1 / 3) ** (1 / 0.9), 0.4**0.5], abs=1e-3)
 
 
+def test_labels_are_kept_while_they_are_right_more_often_than_predictions():
+    """The labels contradict none of the surest; so where they contradict many others, these predictions are wrong."""
+    for agreement, expected in [(0.5, 0.9), (0.8, 0.9), (0.85, 0.85**2)]:
+        schedule = Schedule("auto", "auto", 12)
+        run(schedule, 12, lambda _, a=agreement: a, lambda epoch: 0.5**epoch, confidence=lambda place: 0.9 - place / 2)
+        assert schedule.current_momentum == pytest.approx(expected)
+    surest_last = Schedule("auto", "auto", 10)
+    run(surest_last, 10, lambda _: 0.5, lambda epoch: 0.5**epoch, confidence=lambda place: 0.1 + place / 2)
+    assert surest_last.current_momentum < 0.5
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), min_size=CONFIDENCES, max_size=CONFIDENCES))
+def test_shares_right_follow_from_the_surest_tenth(bins):
+    """By sorting single visits instead of cutting a histogram."""
+    visits, agreeing = [n for n, _ in bins], [round(n * share) for n, share in bins]
+    labels, predictions = shares_right(Period(sum(visits), sum(agreeing), 0, 0, [visits, agreeing]))
+    each = [agree / n for n, agree in zip(visits, agreeing) for _ in range(n)][::-1]
+    surest = len(each) / 10
+    expected = np.interp(surest, np.arange(len(each) + 1), np.cumsum([0.0, *each])) / max(surest, 1.0)
+    assert labels == pytest.approx(expected, abs=1e-9)
+    assert predictions == pytest.approx(min(1.0, np.mean(each) / expected) if expected > 0 else 1.0, abs=1e-9)
+
+
 def test_onset_where_predictions_settle():
     changes = [1.0, 0.5, 0.2, 0.2, 0.3]
     schedule = Schedule("auto", "auto", 60)
@@ -101,7 +130,7 @@ def test_momentum_bounds():
     # The momentum of few visits follows from agreement and steadiness, that of many from their number.
     assert [auto_momentum(left, 0.6) for left in (4, 8, 10)] == pytest.approx([0.36, 0.36, 0.36])
     assert auto_momentum(10, 0.6, flicker=0.49) == pytest.approx(0.7) and auto_momentum(2, 0.0) == 0.2
-    assert auto_momentum(400, 0.0) == 0.9
+    assert auto_momentum(400, 0.0) == 0.9 and auto_momentum(2, 0.3, lead=0.2) == 0.9
     # The last visit keeps more of the given label, and still corrects one that is contradicted with probability 0.8.
     assert [auto_momentum(left, 0.0) for left in (0, 1, 1.5, 2)] == pytest.approx([0.37, 0.37, 0.285, 0.2])
     assert [auto_momentum(left, 1.0) for left in (1, 1.5)] == pytest.approx([0.37, 1 / 3])
@@ -142,6 +171,7 @@ def test_state_goes_on_where_it_was(stop):
                 schedule.load_state_dict(state, torch.device("cpu"))
             schedule.begin_step(step / 10)
             history.append((schedule.correcting, schedule.current_momentum, schedule.onset))
-            schedule.see(fresh, agreeing, changed & fresh, torch.arange(20) % 4, num_classes=4)
+            surest = torch.linspace(0.3, 0.9, 20)
+            schedule.see(fresh, agreeing, changed & fresh, torch.arange(20) % 4, num_classes=4, confidence=surest)
         histories.append(history)
     assert histories[0] == histories[1]

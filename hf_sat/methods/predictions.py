@@ -1,9 +1,9 @@
-"""What the predictions of an epoch tell: whether the model has learned something, and whether they hold still.
+"""What the predictions of an epoch tell: whether the model has learned something, and how far it can be believed.
 
 Training makes them anyway; what is counted of them is little, and no validation set is needed.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 # Predictions have settled when an epoch changes at least this share of what the epoch before changed.
 SETTLED_RATIO = 0.9
@@ -16,6 +16,9 @@ STEADY_SHARE = 0.6
 FLICKER_RATIO = 0.65
 # Agreement beyond the largest class, as a share of what is possible, below which the model has learned nothing yet.
 LEARNED_SHARE = 0.05
+# The surest share of the predictions, by which the labels are judged, and how finely confidence is counted.
+SUREST = 0.1
+CONFIDENCES = 50
 
 
 @dataclass
@@ -27,16 +30,19 @@ class Period:
         agreeing: those that were the given label.
         changed: those that differ from the prediction of the same row at its last visit.
         largest_class: visits to rows of the most frequent given label.
+        by_confidence: visits and agreeing ones with a largest probability in each fiftieth, the least first.
     """
 
     visits: int
     agreeing: int
     changed: int
     largest_class: int
+    by_confidence: list[list[int]] = field(default_factory=lambda: [[0] * CONFIDENCES, [0] * CONFIDENCES])
 
     @classmethod
     def sum(cls, periods: list["Period"]) -> "Period":
-        return cls(*(sum(getattr(period, f.name) for period in periods) for f in fields(cls)))
+        *numbers, histograms = ([getattr(period, f.name) for period in periods] for f in fields(cls))
+        return cls(*map(sum, numbers), [[sum(bins) for bins in zip(*rows)] for rows in zip(*histograms)])
 
 
 def has_learned(epoch: Period) -> bool:
@@ -62,3 +68,27 @@ def is_steady(epoch: Period) -> bool:
 def flickering(before: Period, epoch: Period) -> float:
     """Share of the predictions that the epoch changed, if it is hardly less than in the epoch before; else 0."""
     return epoch.changed / max(epoch.visits, 1) if epoch.changed >= FLICKER_RATIO * before.changed else 0.0
+
+
+def shares_right(epoch: Period) -> tuple[float, float]:
+    """Estimated shares of the given labels and of the predictions that are right.
+
+    A tenth of the predictions, those of the largest probability, are taken to be right, so how far labels agree with
+    them tells how many labels are. Predictions agree with labels where both are right: as often as the product says.
+
+    Example:
+        >>> by_confidence = [[0] * CONFIDENCES, [0] * CONFIDENCES]
+        >>> by_confidence[0][20], by_confidence[1][20] = 180, 64
+        >>> by_confidence[0][45], by_confidence[1][45] = 20, 16
+        >>> shares_right(Period(visits=200, agreeing=80, changed=0, largest_class=50, by_confidence=by_confidence))
+        (0.8, 0.5)
+    """
+    agreement = epoch.agreeing / max(epoch.visits, 1)
+    left = surest = SUREST * sum(epoch.by_confidence[0])
+    agreeing = 0.0
+    for visits, agree in zip(*map(reversed, epoch.by_confidence)):
+        taken = min(visits, left)
+        agreeing += agree * taken / max(visits, 1)
+        left -= taken
+    labels = agreeing / max(surest, 1.0)
+    return labels, min(1.0, agreement / labels) if labels > 0.0 else 1.0

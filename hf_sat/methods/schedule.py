@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import AUTO
-from .predictions import Period, flickering, has_learned, has_settled, is_steady
+from .predictions import CONFIDENCES, Period, flickering, has_learned, has_settled, is_steady, shares_right
 
 PAPER_MOMENTUM = 0.9
 LEAST_MOMENTUM = 0.2
@@ -25,11 +25,16 @@ LAST_VISIT_MOMENTUM = 0.37
 PERIODS_PER_EPOCH = 2
 # A label that is contradicted at each visit takes at least this share of the visits left to flip.
 SLOWEST_SHARE = 0.1
-# Visits, agreeing and changed; what is counted of each class comes after them.
+# Labels that are right so much more often than predictions are not to be replaced by these. (At the onset of
+# MobileNetV2 on 1,500 pictures of CIFAR .32 with 10 % of the labels wrong, where .75 ended one and three points below
+# plain training and 0.9 a half; .23 to .30 with 40 %, where both were level with it. On 10,000 pictures .15, where 0.9
+# lost five of eight points gained. TREC and SST-2: .13 with 20 %, -.13 to .07 with 40 and 60 %.)
+LEAD = 0.17
+# Visits, agreeing and changed; then visits and agreeing ones by confidence, and visits to each class.
 NUM_TALLIES = 3
 
 
-def auto_momentum(visits_left: float, agreement: float, flicker: float = 0.0) -> float:
+def auto_momentum(visits_left: float, agreement: float, flicker: float = 0.0, lead: float = 0.0) -> float:
     """Momentum with which labels are kept as far as they can be trusted, and corrected before the run ends.
 
     How far predictions and given labels agree in the epoch before the onset says how far the labels can be trusted; the
@@ -44,10 +49,14 @@ def auto_momentum(visits_left: float, agreement: float, flicker: float = 0.0) ->
 
     Below two visits the least rises, to 0.37 at one: a label that is contradicted with probability 0.8 then flips.
 
+    Where labels are right more often than predictions by more than 0.17, it is the paper's 0.9, and in a short run few
+    labels flip: the model has yet to learn from them.
+
     Args:
         visits_left: visits of each example from the onset to the end of training.
         agreement: share of the predictions that were the given label, in [0, 1].
         flicker: share of the predictions that change from visit to visit without the model learning much, in [0, 1].
+        lead: share of the given labels that are right, less that of the predictions, as [`shares_right`] has them.
 
     Example:
         >>> [round(auto_momentum(left, agreement=0.5), 3) for left in (2, 6, 200)]
@@ -55,6 +64,8 @@ def auto_momentum(visits_left: float, agreement: float, flicker: float = 0.0) ->
         >>> [round(auto_momentum(left, agreement=0.97), 3) for left in (1, 2, 6, 200)]
         [0.37, 0.439, 0.76, 0.9]
     """
+    if lead > LEAD:
+        return PAPER_MOMENTUM
     visits_to_flip = max(1.0, visits_left * 2.0 / 3.0)
     slow = (1.0 / 3.0) ** (1.0 / (SLOWEST_SHARE * visits_left)) if visits_left > 0 else 0.0
     trust = max(agreement**2, math.sqrt(flicker), slow)
@@ -136,8 +147,10 @@ class Schedule:
     def _read_counts(self, epoch: float) -> None:
         """Close a period; the one time in half an epoch that the host waits for the device."""
         if self.counts is not None and epoch * PERIODS_PER_EPOCH >= len(self.periods) + 1:
-            visits, agreeing, changed, *of_class = self.counts.tolist()
-            self.periods.append(Period(visits, agreeing, changed, max(of_class)))
+            visits, agreeing, changed, *rest = self.counts.tolist()
+            histograms, of_class = rest[: 2 * CONFIDENCES], rest[2 * CONFIDENCES :]
+            by_confidence = [histograms[:CONFIDENCES], histograms[CONFIDENCES:]]
+            self.periods.append(Period(visits, agreeing, changed, max(of_class), by_confidence))
             self.counts.zero_()
 
     def _last_epochs(self) -> tuple[Period | None, Period | None]:
@@ -150,7 +163,7 @@ class Schedule:
         before, last = self._last_epochs()
         if last is None or not has_learned(last):
             return False
-        classes = len(self.counts) - NUM_TALLIES
+        classes = len(self.counts) - NUM_TALLIES - 2 * CONFIDENCES
         # The first epoch has no prediction to change, so the first comparison is of the third with the second.
         settled = len(self.periods) >= 3 * PERIODS_PER_EPOCH and has_settled(before, last)
         in_time = settled or epoch >= latest_start(self.total_epochs, classes)
@@ -163,16 +176,36 @@ class Schedule:
         flicker = flickering(before, last) if before is not None else 0.0
         last = last or seen
         agreement = last.agreeing / max(last.visits, 1) if last else 1.0
-        return auto_momentum(self.total_epochs - epoch, agreement, flicker)
+        labels, predictions = shares_right(last) if last else (0.0, 1.0)
+        return auto_momentum(self.total_epochs - epoch, agreement, flicker, lead=labels - predictions)
 
-    def see(self, fresh: Tensor, agreeing: Tensor, changed: Tensor, labels: Tensor, num_classes: int) -> None:
-        """Add the visits of a committed step, (M,) each; counted on the device."""
+    def see(
+        self,
+        fresh: Tensor,
+        agreeing: Tensor,
+        changed: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        confidence: Tensor,
+    ) -> None:
+        """Add the visits of a committed step, (M,) each; counted on the device.
+
+        Args:
+            fresh: which count.
+            agreeing, changed: whether the prediction is the given label, and another than at the visit before.
+            labels: given labels.
+            confidence: largest predicted probability.
+        """
         if self.onset_reached:
             return
         if self.counts is None:
-            self.counts = torch.zeros(NUM_TALLIES + num_classes, dtype=torch.int64, device=labels.device)
+            size = NUM_TALLIES + 2 * CONFIDENCES + num_classes
+            self.counts = torch.zeros(size, dtype=torch.int64, device=labels.device)
         self.counts[:NUM_TALLIES] += torch.stack([fresh.sum(), (fresh & agreeing).sum(), changed.sum()])
-        self.counts.index_add_(0, NUM_TALLIES + labels.clamp_min(0), fresh.long())
+        place = (confidence.clamp(0.0, 1.0) * CONFIDENCES).long().clamp_max(CONFIDENCES - 1)
+        self.counts.index_add_(0, NUM_TALLIES + place, fresh.long())
+        self.counts.index_add_(0, NUM_TALLIES + CONFIDENCES + place, (fresh & agreeing).long())
+        self.counts.index_add_(0, NUM_TALLIES + 2 * CONFIDENCES + labels.clamp_min(0), fresh.long())
 
     def logs(self) -> dict[str, float]:
         """Onset and momentum, once they are in force."""
@@ -191,7 +224,7 @@ class Schedule:
         return {
             "onset": self.onset,
             "momentum": self.current_momentum,
-            "periods": [[p.visits, p.agreeing, p.changed, p.largest_class] for p in self.periods],
+            "periods": [list(vars(period).values()) for period in self.periods],
             "counts": None if self.counts is None else self.counts.tolist(),
         }
 
