@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import AUTO
-from .predictions import CONFIDENCES, Period, flickering, has_learned, has_settled, is_steady, shares_right
+from .predictions import CONFIDENCES, Period, flickering, has_learned, has_settled, is_steady, lead_of_labels
 
 PAPER_MOMENTUM = 0.9
 LEAST_MOMENTUM = 0.2
@@ -56,7 +56,7 @@ def auto_momentum(visits_left: float, agreement: float, flicker: float = 0.0, le
         visits_left: visits of each example from the onset to the end of training.
         agreement: share of the predictions that were the given label, in [0, 1].
         flicker: share of the predictions that change from visit to visit without the model learning much, in [0, 1].
-        lead: share of the given labels that are right, less that of the predictions, as [`shares_right`] has them.
+        lead: share of the given labels that are right, less that of the predictions, as far as it can be told.
 
     Example:
         >>> [round(auto_momentum(left, agreement=0.5), 3) for left in (2, 6, 200)]
@@ -176,8 +176,8 @@ class Schedule:
         flicker = flickering(before, last) if before is not None else 0.0
         last = last or seen
         agreement = last.agreeing / max(last.visits, 1) if last else 1.0
-        labels, predictions = shares_right(last) if last else (0.0, 1.0)
-        return auto_momentum(self.total_epochs - epoch, agreement, flicker, lead=labels - predictions)
+        lead = lead_of_labels(last) if last else 0.0
+        return auto_momentum(self.total_epochs - epoch, agreement, flicker, lead)
 
     def see(
         self,

