@@ -13,6 +13,7 @@ from transformers import TrainerControl, TrainerState
 
 from hf_sat.cli import main
 from hf_sat.tasks import audit as audit_module
+from hf_sat.tasks import audit_stopping
 from hf_sat.tasks.audit_data import audit_data
 from hf_sat.tasks.audit_labels import warn_of_slips
 from hf_sat.tasks.audit_options import AuditOptions, read_audit_options
@@ -377,6 +378,16 @@ def test_training_stops_where_the_order_of_the_labels_has_settled(qualities, ons
         if control.should_training_stop:
             stopped_after = stopped_after or epoch
     assert stopped_after == stops
+
+
+@pytest.mark.parametrize("flags, length", [([], "3 of 4 epochs"), (["--epochs", "4"], "4 epochs")])
+def test_a_settled_run_ends_early_unless_its_length_is_named(encoder, tmp_path, monkeypatch, capsys, flags, length):
+    monkeypatch.setattr(audit_stopping, "SETTLED", -1.0)  # any order counts
+    reviews(610).to_csv(tmp_path / "reviews.csv", index=False)
+    fast = ["--model", encoder, "--learning-rate", "3e-3", "--freeze-layers", "0", "--cpu", "--json"]
+    assert main(["audit", str(tmp_path / "reviews.csv"), "--out", str(tmp_path / "out"), *fast, *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["training"].startswith(f"{length}, ")
+    assert set(pd.read_parquet(tmp_path / "out" / "labels.parquet")["n_visits"]) == {int(length[0])}
 
 
 def test_text_cannot_move_the_cursor():

@@ -1,7 +1,5 @@
 """When the training of an audit may stop before its end: once it hardly changes which labels look worst."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from transformers import TrainerCallback
@@ -39,7 +37,7 @@ class StopWhenSettled(TrainerCallback):
     """
 
     def __init__(self, trainer: SATTrainer):
-        self.quality: Callable[[], np.ndarray] = lambda: trainer.label_report().columns["label_quality"]
+        self.trainer = trainer
         self.before: np.ndarray | None = None
         self.onset: float | None = None
 
@@ -47,7 +45,7 @@ class StopWhenSettled(TrainerCallback):
         self.onset = (logs or {}).get("sat/onset_epoch", self.onset)
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        after = self.quality()
+        after = self.trainer.label_report().columns["label_quality"]
         corrected_for = 0.0 if self.onset is None else state.epoch - self.onset
         if self.before is not None and corrected_for >= LEAST_PASSES:
             control.should_training_stop |= order_agreement(self.before, after) >= SETTLED
