@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .confident_joint import ConfidentJoint
+from .methods.label_quality import label_quality
 from .noise_estimate import NoiseEstimate, NoiseRate, counted_pairs, estimate_noise, least_trusted
 from .samples import Samples
 from .soft_targets import pieces
@@ -33,9 +34,8 @@ class LabelReport:
     """A row for every label of the training set, in the data set's order.
 
     Columns (`to_pandas`): `sample_id`; `token_index` (token classification alone); `given_label`; `corrected_label`
-    (the class the soft target has most of); `label_quality` (0 to 1, low is suspect: the mean of the area under the
-    margin through a sigmoid, which is 0.5 where as much speaks for the given label as for another, and of `p_given`;
-    NaN without a visit);
+    (the class the soft target has most of); `label_quality` (0 to 1, low is suspect: see
+    [`hf_sat.methods.label_quality.label_quality`]; NaN without a visit);
     `is_label_issue` (of the labels given as each class as many of the lowest quality as `noise` holds to be wrong);
     `p_given` and `p_corrected` (the soft target's mass on the two);
     `n_visits`. Where labels are ignored (-100) there is no row for tokens, and one without quality for examples.
@@ -190,8 +190,8 @@ def label_report(
     p_given = np.where(given >= 0, np.where(usable, p_given, 1.0), np.nan)
     p_corrected = np.where(given >= 0, np.where(usable, p_largest, 1.0), np.nan)
     margin = state.margin_mean[:-1].cpu().numpy()[order]
-    # The first finds noise that is spread over the classes better, the second one-sided and systematic noise.
-    quality = np.where(usable, (1 / (1 + np.exp(-np.clip(margin, -50, 50))) + p_given) / 2, np.nan)
+    quality = np.full(len(given), np.nan)
+    quality[usable] = label_quality(given[usable], margin[usable], p_given[usable])
     ids = np.arange(samples.num_examples) if samples.ids is None else samples.ids
     columns = {"sample_id": ids[positions]}
     if token_index is not None:

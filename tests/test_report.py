@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from small import bert_tokens, make_trainer, text_data, token_data
 
 from hf_sat import SATTrainer
 from hf_sat.confident_joint import ConfidentJoint
+from hf_sat.methods.label_quality import label_quality
 from hf_sat.noise import inject_label_noise
 from hf_sat.noise_estimate import NoiseRate, estimate_noise, least_trusted
 
@@ -104,7 +107,8 @@ def test_scores_over_the_visits(runs):
     trainer.visits = {}
     trainer.train()
     table = trainer.label_report().to_pandas()
-    seen = set()
+    seen, often = set(), np.log(np.bincount(data["labels"]) / 15)  # 60 labels of 4 classes
+    assert np.ptp(often) > 0.1
     for row, label in enumerate(data["labels"]):
         epochs, logits = zip(*trainer.visits[row])
         logits = np.array(logits)
@@ -113,12 +117,33 @@ def test_scores_over_the_visits(runs):
         agrees = logits.argmax(axis=1) == label
         assert table["mean_p_given"][row] == pytest.approx(p[:, label].mean(), abs=1e-5)
         assert table["area_under_margin"][row] == pytest.approx(margins[1:].mean(), abs=1e-4)
-        wanted = (1 / (1 + np.exp(-margins[1:].mean())) + table["p_given"][row]) / 2
+        wanted = (4 / (1 + np.exp(0.4 * often[label] - margins[1:].mean())) + table["p_given"][row]) / 5
         assert table["label_quality"][row] == pytest.approx(wanted, abs=1e-4)
         assert table["forgetting_events"][row] == (agrees[:-1] & ~agrees[1:]).sum()
         assert table["first_agreement_epoch"][row] == (epochs[agrees.argmax()] if agrees.any() else -1)
         seen.add((table["forgetting_events"][row] > 0, table["first_agreement_epoch"][row] > 0))
     assert len(seen) > 2
+
+
+LABELS = st.lists(st.tuples(st.integers(0, 4), st.floats(-1e4, 1e4), st.floats(0, 1)), min_size=1, max_size=40)
+
+
+@given(LABELS)
+def test_label_quality_rises_with_what_speaks_for_the_label_and_falls_with_how_often_its_class_was_given(labels):
+    classes, margins, masses = (np.array(column) for column in zip(*labels))
+    quality = label_quality(classes, margins, masses)
+    assert ((quality >= 0) & (quality <= 1)).all()
+    assert (label_quality(classes, margins + 1, masses) >= quality).all()
+    assert (label_quality(classes, margins, np.minimum(masses + 0.1, 1)) >= quality).all()
+    level = label_quality(classes, np.zeros(len(classes)), np.ones(len(classes)))
+    counts = np.bincount(classes)[classes]
+    assert (np.diff(level[np.argsort(counts, kind="stable")]) <= 1e-12).all()
+    alike = np.repeat(classes, 2) * 2 + np.tile([0, 1], len(classes))  # halves of each class: shares stay as they were
+    np.testing.assert_allclose(label_quality(alike, np.repeat(margins, 2), np.repeat(masses, 2))[::2], quality)
+
+
+def test_label_quality_of_no_labels():
+    assert len(label_quality(np.array([], dtype=int), np.array([]), np.array([]))) == 0
 
 
 def confident_pairs(steps, labels, num_classes=4):
