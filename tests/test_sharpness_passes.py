@@ -200,7 +200,7 @@ def test_sparse_gradients_are_dense_ones(tmp_path):
         for sparse in (False, True):
             trainer = make_trainer(
                 str(tmp_path / f"{number}{sparse}"),
-                Sparse(sparse),
+                Sparse(sparse).double(),  # the two add up in another order
                 text_data(32),
                 **{**DEFAULTS, **settings},
             )
@@ -210,4 +210,4 @@ def test_sparse_gradients_are_dense_ones(tmp_path):
                 trainer._clip_grad_norm = lambda *args, **kwargs: torch.zeros(())
             trainer.train()
             ends.append(weights(trainer))
-        torch.testing.assert_close(ends[1], ends[0], atol=1e-5, rtol=0.0)
+        torch.testing.assert_close(ends[1], ends[0], atol=1e-6, rtol=0.0)
