@@ -1,6 +1,7 @@
 """How far each given label is to be trusted, from what training saw of it."""
 
 import numpy as np
+import torch
 
 # The area under the margin counts so many times: it finds most noise better, the soft target one-sided noise.
 MARGINS_WEIGHT = 4.0
@@ -32,5 +33,15 @@ def label_quality(given: np.ndarray, margin: np.ndarray, p_given: np.ndarray) ->
     """
     counts = np.bincount(given)
     often = np.log(counts.clip(1) / counts[counts > 0].mean()) if len(given) else counts
-    trusted = 1 / (1 + np.exp(-np.clip(margin - PRIOR_SHARE * often[given], -50, 50)))
+    trusted = sigmoid(margin - PRIOR_SHARE * often[given])
     return (MARGINS_WEIGHT * trusted + p_given) / (MARGINS_WEIGHT + 1)
+
+
+def sigmoid(margin: np.ndarray) -> np.ndarray:
+    """Margins as shares, 0.5 where as much speaks for the given label as for another.
+
+    Example:
+        >>> sigmoid(np.array([-1e9, 0.0, 1e9])).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    return torch.as_tensor(margin).sigmoid().numpy()

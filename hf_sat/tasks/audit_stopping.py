@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from transformers import TrainerCallback
 
+from ..methods.label_quality import sigmoid
 from ..trainer import SATTrainer
 
 # Rank correlation of what speaks for the labels with what did an epoch before. (Of five epochs the fourth had .987 to
@@ -31,7 +32,7 @@ def support(columns: dict[str, np.ndarray]) -> np.ndarray:
 
     Not its quality, in which margins count more: they are means over all epochs, and settle by themselves.
     """
-    return 1 / (1 + np.exp(-np.clip(columns["area_under_margin"], -50, 50))) + columns["p_given"]
+    return sigmoid(columns["area_under_margin"]) + columns["p_given"]
 
 
 class StopWhenSettled(TrainerCallback):
