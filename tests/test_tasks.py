@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import Trainer
 
 from hf_sat import SATConfig
+from hf_sat.tasks import machine
 from hf_sat.tasks.compare import compare
 from hf_sat.tasks.corpus import LIBRARIES, docstring_corpus, sentences_of
 from hf_sat.tasks.data import class_names, take_sample, warn_of_slips, with_labels
@@ -345,3 +346,35 @@ def test_augmented_training_texts(run, monkeypatch):
 def test_wrong_operations_are_refused_before_anything_runs(run, flags, message):
     with pytest.raises(ValueError, match=message):
         run(flags)
+
+
+# ---- the cores of the machine ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "load, threads",
+    [([0.0, 0.0, 0.0, 0.0], 4), ([100.0, 2.0, 100.0, 1.0], 2), ([48.0, 52.0, 0.0, 0.0], 3), ([100.0] * 4, 1)],
+)
+def test_threads_are_as_many_as_cores_are_idle(load, threads, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(machine.psutil, "cpu_percent", lambda interval, percpu: load)
+    monkeypatch.setattr(machine.torch, "get_num_threads", lambda: 4)
+    taken = []
+    monkeypatch.setattr(machine.torch, "set_num_threads", taken.append)
+    machine.use_idle_cores()
+    assert taken == [threads]
+
+
+def test_cores_that_cannot_be_looked_at_count_as_idle(monkeypatch):
+    def hidden(**_):
+        raise PermissionError("/proc/stat")
+
+    monkeypatch.setattr(machine.psutil, "cpu_percent", hidden)
+    assert machine.num_idle_cores() == machine.num_cores()
+
+
+def test_cores_of_others_do_not_count(monkeypatch):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {1, 2}, raising=False)
+    monkeypatch.setattr(machine.psutil, "cpu_percent", lambda interval, percpu: [0.0, 0.0, 100.0, 0.0])
+    assert machine.num_idle_cores() == 1

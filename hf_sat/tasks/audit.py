@@ -5,14 +5,12 @@ import os
 import sys
 from typing import Any
 
-import torch
-
 from .audit_data import audit_data
 from .audit_options import AuditOptions
 from .audit_output import Audit, as_json, print_audit, visible, write_corrected, write_report
 from .audit_sources import read_table
 from .audit_training import MANY_ROWS, run_audit
-from .machine import require, use_all_cores
+from .machine import require, use_idle_cores
 
 ABOVE_LIMIT = 3  # exit status
 
@@ -36,13 +34,6 @@ def audit_command(options: AuditOptions) -> int:
         print(f"The estimated noise rate {rate.rate:.1%} is above {options.fail_above:.1%}.", file=sys.stderr)
         return ABOVE_LIMIT
     return 0
-
-
-def use_idle_cores() -> None:
-    """As many threads as cores are idle: on a busy core each operation waits for the slowest thread, up to 30 times."""
-    use_all_cores()
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), round((os.cpu_count() or 1) - busy))))
 
 
 def audit_file(options: AuditOptions) -> Audit:

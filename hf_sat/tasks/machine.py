@@ -3,9 +3,11 @@
 import importlib.util
 import os
 
+import psutil
 import torch
 
 MOST_THREADS = 8  # batches of short texts gain nothing from more
+LOOK_FOR = 0.5  # seconds
 INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
@@ -35,6 +37,25 @@ def use_all_cores() -> None:
         return
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     torch.set_num_threads(max(1, min(MOST_THREADS, num_cores() // processes)))
+
+
+def use_idle_cores() -> None:
+    """As many threads as cores are idle: on a busy core each operation waits for the slowest thread, up to 30 times."""
+    use_all_cores()
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), num_idle_cores())))
+
+
+def num_idle_cores() -> int:
+    """What others leave of the cores just now, in whole cores; all of them where the system does not tell.
+
+    Not by the load average, in which work that ended a minute ago still counts.
+    """
+    try:
+        load = psutil.cpu_percent(interval=LOOK_FOR, percpu=True)
+    except (OSError, RuntimeError):  # a sandbox may hide the counters
+        return num_cores()
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(load))
+    return round(sum(1 - share / 100 for core, share in enumerate(load) if core in allowed))
 
 
 def num_cores() -> int:
