@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from animals import ANIMALS, rows, save_encoder
 
 from hf_sat.cli import main
@@ -17,7 +19,7 @@ from hf_sat.tasks.audit_labels import warn_of_slips
 from hf_sat.tasks.audit_options import AuditOptions, read_audit_options
 from hf_sat.tasks.audit_output import visible
 from hf_sat.tasks.audit_sources import read_table
-from hf_sat.tasks.audit_training import default_epochs
+from hf_sat.tasks.audit_training import default_epochs, settings
 from hf_sat.tasks.offline import no_network
 
 
@@ -344,6 +346,15 @@ def test_the_network_is_shut_for_local_data_and_model_alone(tmp_path):
 
 def test_few_rows_get_more_epochs():
     assert [default_epochs(rows, 16) for rows in (20, 400, 5000, 100_000)] == [12, 6, 4, 3]
+
+
+@pytest.mark.parametrize("has, used", [("avx512_bf16", False), ("amx_bf16", True)])
+def test_bfloat16_is_used_on_a_processor_that_gains_by_it(tmp_path, monkeypatch, has, used):
+    reviews().to_csv(tmp_path / "reviews.csv", index=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True})
+    model = SimpleNamespace(config=SimpleNamespace(hidden_size=8))
+    options = AuditOptions(str(tmp_path / "reviews.csv"), cpu=True, out=str(tmp_path))
+    assert settings(120, model, load(tmp_path / "reviews.csv")[1], options).bf16 is used
 
 
 @pytest.mark.parametrize("flags, length", [([], "3 of 4 epochs"), (["--epochs", "4"], "4 epochs")])
