@@ -139,3 +139,18 @@ def test_the_audit_table_is_of_its_results(tmp_path):
     ]
     audit_text.draw(tmp_path, tmp_path / "figures" / "audit.png")
     assert (tmp_path / "figures" / "audit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_time_of_an_audit_is_of_its_result(tmp_path):
+    assert audit_text.audit_time_sentence(tmp_path) == cost_text.NOT_MEASURED
+    result = {
+        "column": "sst/clean",
+        "rows": 5000,
+        "seconds": 150.0,
+        "cores": 2,
+        "training": "4 epochs",
+        "device": "CPU",
+    }
+    (tmp_path / "audit_time.json").write_text(json.dumps(result))
+    sentence = audit_text.audit_time_sentence(tmp_path)
+    assert sentence.startswith("5,000 sentences of SST take 2.5 minutes on 2 cores") and "(4 epochs; CPU;" in sentence

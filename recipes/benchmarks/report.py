@@ -69,6 +69,7 @@ def main_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
         "distillation": distillation_text.distillation_paragraph(folder),
         "augmentation": augmentation_text.augmentation_table(folder),
         "audit": audit_text.audit_table(folder),
+        "audit_time": audit_text.audit_time_sentence(folder),
         "audit_figure": AUDIT_FIGURE if (folder / "audit.json").exists() else "",
         "tokens": tokens_text.tokens_sentence(folder),
         "images": image_text.cifar10n_sentence(folder),

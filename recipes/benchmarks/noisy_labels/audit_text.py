@@ -41,6 +41,18 @@ def audit_table(folder: Path) -> str:
     return f"{caption}\n\n{markdown(rows, header)}"
 
 
+def audit_time_sentence(folder: Path) -> str:
+    """What the command takes for a file."""
+    result = read(folder, "audit_time.json")
+    if result is None:
+        return NOT_MEASURED
+    return (
+        f"{result['rows']:,} sentences of {result['column'].partition('/')[0].upper()} take "
+        f"{result['seconds'] / 60:.1f} minutes on {result['cores']} cores, from the call to the page "
+        f"({result['training']}; {result['device']}; `recipes/benchmarks/audit_time.py`)."
+    )
+
+
 def _is_image(run: dict[str, Any]) -> bool:
     return Column.parse(run["column"]).is_image
 
