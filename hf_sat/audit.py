@@ -170,6 +170,7 @@ def label_report(
     given: np.ndarray,
     class_names: Sequence[str] | None = None,
     log_history: list[dict[str, Any]] | None = None,
+    onset: float | None = None,
 ) -> LabelReport:
     """Build the report.
 
@@ -180,6 +181,7 @@ def label_report(
         given: given label of each row, (R,); also of rows that no batch has shown.
         class_names: of the model; default: their numbers.
         log_history: of the run, for its curves.
+        onset: epoch at which correction began.
     """
     order, token_index, positions = _dataset_order(samples)
     visits = state.n_visits[:-1].cpu().numpy()[order]
@@ -206,7 +208,7 @@ def label_report(
         "n_visits": visits.astype(np.int64),
         **_dynamics(state, order, usable),
     }
-    noise = _noise(joint, given[usable], corrected[usable], state.num_classes)
+    noise = _noise(joint, given[usable], corrected[usable], state.num_classes, onset)
     columns["is_label_issue"][usable] = least_trusted(given[usable], quality[usable], noise.by_class)
     names = class_names if class_names and len(class_names) == state.num_classes else range(state.num_classes)
     return LabelReport(
@@ -219,9 +221,11 @@ def label_report(
     )
 
 
-def _noise(joint: ConfidentJoint, given: np.ndarray, proposed: np.ndarray, num_classes: int) -> NoiseEstimate:
+def _noise(
+    joint: ConfidentJoint, given: np.ndarray, proposed: np.ndarray, num_classes: int, onset: float | None
+) -> NoiseEstimate:
     """By the confident joint, or by the labels proposed where there is none."""
-    estimate = joint.estimate(np.bincount(given, minlength=num_classes))
+    estimate = joint.estimate(np.bincount(given, minlength=num_classes), onset)
     return estimate_noise(counted_pairs(given, proposed, num_classes) if estimate is None else estimate)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch, flat_logits
-from .confident_joint import ConfidentJoint, counted_visit
+from .confident_joint import ConfidentJoint, counted_visits
 from .exchange import Exchange, InFlight
 from .methods.label_correction import LabelCorrectionMethod
 from .methods.schedule import Schedule
@@ -109,8 +109,8 @@ class LabelCorrection:
         clean = None if self.samples.clean is None else torch.from_numpy(self.samples.clean)
         self.monitor = CorrectionMonitor(self.state, clean)
         k = self.neighbors(self.samples.num_rows, num_classes)
-        visit = counted_visit(self.schedule.total_epochs, has_neighbors=k > 0)
-        self.joint = ConfidentJoint(num_classes, self.device, visit)
+        visits = counted_visits(self.schedule.total_epochs, num_classes, has_neighbors=k > 0)
+        self.joint = ConfidentJoint(num_classes, self.device, visits)
         size = (self.samples.num_rows, num_classes)
         self.neighborhood = Neighborhood(*size, k, self.device, self.feature_width) if k else None
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from small import bert_tokens, make_trainer, text_data, token_data
 
 from hf_sat import SATTrainer
-from hf_sat.confident_joint import ConfidentJoint
 from hf_sat.methods.label_quality import label_quality
 from hf_sat.noise import inject_label_noise
 from hf_sat.noise_estimate import NoiseRate, estimate_noise, least_trusted
@@ -95,8 +94,6 @@ class Watching(SATTrainer):
             loss, outputs = super().compute_loss(model, inputs, True, *args[1:], **kwargs)
             for example, logits in zip(examples, outputs["logits"].detach().double().numpy()):
                 self.visits.setdefault(example, []).append((int(self.state.epoch or 0), logits))
-            if hasattr(self, "steps"):
-                self.steps.append((examples, outputs["logits"].detach().double().numpy()))
             return loss
         return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -146,63 +143,10 @@ def test_label_quality_of_no_labels():
     assert len(label_quality(np.array([], dtype=int), np.array([]), np.array([]))) == 0
 
 
-def confident_pairs(steps, labels, num_classes=4):
-    """Given and confidently predicted class of each third visit, counted one by one as Northcutt et al. define them."""
-    visits = np.zeros(len(labels), int)
-    totals, numbers, pairs = np.zeros((2, num_classes)), np.zeros((2, num_classes)), np.zeros((num_classes,) * 2)
-    for examples, logits in steps:
-        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        earlier = totals[0] / np.maximum(numbers[0], 1)
-        averages = (totals[1] + 20 * earlier) / (numbers[1] + 20)
-        for row, probabilities in zip(examples, p):
-            confident = np.flatnonzero(probabilities >= averages)
-            if visits[row] == 2 and len(confident):
-                pairs[labels[row], confident[probabilities[confident].argmax()]] += 1
-            if visits[row] in (1, 2):
-                totals[visits[row] - 1, labels[row]] += probabilities[labels[row]]
-                numbers[visits[row] - 1, labels[row]] += 1
-            visits[row] += 1
-    return pairs
-
-
-def test_the_noise_is_estimated_by_the_confident_joint_of_the_third_visits(runs):
-    data = noisy_data(60)
-    trainer = make_trainer(runs, data=data, trainer=Watching, num_train_epochs=5, learning_rate=2e-2)
-    trainer.visits, trainer.steps = {}, []
-    trainer.train()
-    report, labels = trainer.label_report(), np.array(data["labels"])
-    pairs = confident_pairs(trainer.steps, labels)
-    joint = pairs / pairs.sum(axis=1, keepdims=True) * np.bincount(labels)[:, None]
-    assert 0 < np.trace(joint) < 59
-    assert report.noise_rate.rate == pytest.approx(1 - np.trace(joint) / 60)
-    assert report.noise_rate.low < report.noise_rate.rate < report.noise_rate.high
-    assert np.abs(report.noise.transition - joint.T).max() <= 0.5
-    assert [rate.rate for rate in report.noise.by_class] == pytest.approx(1 - np.diag(joint) / joint.sum(axis=1))
-    table = report.to_pandas()
-    for label, rate in enumerate(report.noise.by_class):
-        mine = table[table["given_label"] == label].sort_values("label_quality", kind="stable")
-        assert mine["is_label_issue"].tolist() == [i < round(rate.rate * len(mine)) for i in range(len(mine))]
-
-
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_short_runs_estimate_the_noise_by_the_labels_they_propose(runs, epochs):
     report = trained(runs, noisy_data(), num_train_epochs=epochs, sat_start_epoch=0, sat_momentum=0).label_report()
     assert report.noise_rate.rate == pytest.approx(report.num_corrected / 80) and report.num_corrected > 0
-
-
-def test_many_classes_are_estimated_by_the_labels_proposed():
-    joint = ConfidentJoint(1001, torch.device("cpu"))
-    before, given = torch.tensor([2, 2]), torch.tensor([0, 1000])
-    joint.see(before, given, joint.confident(torch.eye(1001)[given], before), torch.ones(2), given >= 0)
-    assert joint.estimate(np.bincount(given.numpy())) is None
-    assert sum(value.numel() for value in joint.tensors().values()) == 0
-
-
-def test_a_class_without_a_confident_prediction_is_held_to_be_right():
-    joint = ConfidentJoint(2, torch.device("cpu"))
-    before, given = torch.tensor([2, 2]), torch.tensor([0, 1])
-    joint.see(before, given, torch.tensor([1, -1]), torch.ones(2), torch.tensor([True, True]))
-    assert joint.estimate(np.array([1, 1])).tolist() == [[0.0, 1.0], [0.0, 1.0]]
 
 
 def test_nothing_is_estimated_from_nothing():
