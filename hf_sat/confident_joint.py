@@ -36,11 +36,13 @@ def counted_visits(total_epochs: float, num_classes: int, has_neighbors: bool) -
     Example:
         >>> [counted_visits(epochs, num_classes=3, has_neighbors=True) for epochs in (3, 4, 10)]
         [range(3, 4), range(4, 5), range(5, 6)]
-        >>> counted_visits(10, num_classes=2, has_neighbors=True), counted_visits(10, 2, has_neighbors=False)
+        >>> counted_visits(3, num_classes=2, has_neighbors=True), counted_visits(3, 2, has_neighbors=False)
         (range(2, 6), range(3, 4))
     """
-    last = min(max(COUNTED_VISIT, int(total_epochs)), LATEST_COUNTED) if has_neighbors else COUNTED_VISIT
-    return range(FIRST_OF_TWO_CLASSES if has_neighbors and num_classes == 2 else last, last + 1)
+    if has_neighbors and num_classes == 2:  # however long the run, as it may go on for longer
+        return range(FIRST_OF_TWO_CLASSES, LATEST_COUNTED + 1)
+    visit = min(max(COUNTED_VISIT, int(total_epochs)), LATEST_COUNTED) if has_neighbors else COUNTED_VISIT
+    return range(visit, visit + 1)
 
 
 class ConfidentJoint:

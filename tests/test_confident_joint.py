@@ -69,12 +69,23 @@ def test_the_noise_of_two_classes_is_estimated_by_several_visits(runs, onset):
     labels, early = np.array(data["labels"]), int(onset) + 1
     counted = {visit: confident_pairs(trainer.passes, labels, visit, classes) for visit in (2, 3, 4)}
     joint = trainer._correction.joint
-    assert joint.visits == range(2, 5) and joint.counts.tolist() == [counted[visit].tolist() for visit in (2, 3, 4)]
+    assert joint.counts[:3].tolist() == [counted[visit].tolist() for visit in (2, 3, 4)] and not joint.counts[3].any()
     at_first, at_last = (1 - np.diag(shares(counted[visit])) for visit in (early, 4))
     wrong = np.minimum(at_first, at_last / 0.7 ** (4 - early))
     report = trainer.label_report()
     assert [rate.rate for rate in report.noise.by_class] == pytest.approx(wrong)
     assert report.noise_rate.rate == pytest.approx(wrong @ np.bincount(labels) / len(labels)) and wrong.max() > 0
+
+
+def test_a_run_of_two_classes_that_goes_on_for_longer_keeps_its_counts(runs):
+    classes, settings = CASES["by features"]
+    kind = {"data": one_sided_data(classes=classes), "save_strategy": "epoch"}
+    first = make_trainer(runs, bert(classes=classes), **{**settings, **kind, "num_train_epochs": 3})
+    first.train()
+    second = make_trainer(runs, bert(classes=classes), **{**settings, **kind, "num_train_epochs": 5})
+    second.train(resume_from_checkpoint=True)
+    counts = second._correction.joint.counts
+    assert counts[:2].equal(first._correction.joint.counts[:2]) and counts[2].any() and counts[3].any()
 
 
 # ---- the counts -----------------------------------------------------------------------------------------------------
