@@ -145,6 +145,19 @@ def test_every_grid_and_half_has_a_section_that_says_which_it_is(tmp_path):
     assert report.all_blocks(results.load(path), tmp_path)["best_epoch"].count("at the best epoch") == 2
 
 
+def test_text_and_images_are_one_grid_with_the_model_of_each_that_has_most_cells(tmp_path):
+    path = tmp_path / "noisy_labels.jsonl"
+    stored_cells(path)
+    text = len(results.load(path))
+    sizes = [("ce", 48, 0), ("sat", 48, 0), ("ce", 48, 1), ("ce", 96, 0), ("sat", 96, 0)]
+    for name, size, seed in sizes:
+        one = cell.make_cell("cifar/worse", name, 3, size, "test", 1000, samples=1500, epochs=10, seed=seed, bf16=True)
+        results.append(path, fake_cell(one, 0.5))
+    first, second = results.grids(results.load(path))
+    assert len(first) == text + 3 and set(first["model"]) == {"3 layers", "48 pixels"}
+    assert len(second) == 2 and set(second["model"]) == {"96 pixels"}
+
+
 def test_curves_are_means_over_common_cells(cells):
     panels = figure.curves(cells)
     assert list(panels) == ["symmetric40 (AG News)", "pair40 (AG News)", "clean (AG News, SUBJ)"]

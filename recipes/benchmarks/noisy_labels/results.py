@@ -81,14 +81,15 @@ def with_oracles(cells: pd.DataFrame) -> pd.DataFrame:
 def grids(cells: pd.DataFrame) -> list[pd.DataFrame]:
     """The cells by the grid that they are of, the largest grid of the reporting half first.
 
-    Text and images of the same sizes are one grid, if there is one model of each.
+    Text and images of the same sizes are one grid, with the model of each that has most cells; another is a grid.
     """
     if cells.empty:
         return []
     parts: list[pd.DataFrame] = []
     for _, group in cells.groupby(SHARED):
-        alone = (group.groupby("is_image")["model"].nunique() == 1).all()
-        parts += [group] if alone else [part for _, part in group.groupby("model")]
+        leading = group.groupby("is_image")["model"].agg(lambda models: models.mode()[0])
+        leads = group["model"] == group["is_image"].map(leading)
+        parts += [group[leads], *(part for _, part in group[~leads].groupby("model"))]
     return sorted(parts, key=lambda part: (part["half"] == "report").sum(), reverse=True)
 
 
