@@ -83,6 +83,10 @@ def test_wrong_labels_found_are_averaged_over_common_cells(tmp_path):
     stored_cells(path, {"ag/pair40": {"sat": [0.5, 0.5], "elr": [0.5]}}, auroc=0.8, average_precision=0.6)
     both = stored_cells(path, {"ag/symmetric40": {"sat": [0.5], "elr": [0.5]}}, auroc=0.9, average_precision=0.7)
     assert summary.detection(both)["auroc"].to_dict() == pytest.approx({"elr": 0.85, "sat": 0.85})
+    some = stored_cells(path, {"ag/pair40": {"cleanlab": [0.5]}}, auroc=0.7, average_precision=0.6)
+    assert summary.detection(some)["auroc"].to_dict() == pytest.approx({"elr": 0.85, "sat": 0.85})
+    every = stored_cells(path, {"ag/symmetric40": {"cleanlab": [0.5]}}, auroc=0.9, average_precision=0.7)
+    assert summary.detection(every)["auroc"].to_dict() == pytest.approx({"elr": 0.85, "sat": 0.85, "cleanlab": 0.8})
 
 
 def lines(table: str) -> list[list[str]]:
