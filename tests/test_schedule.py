@@ -79,8 +79,8 @@ def test_predictions_that_flicker_are_averaged_over_more_visits():
 @pytest.mark.parametrize(
     "agreement, batch, surest_agree, expected",
     [
-        (0.5, 60, True, 0.9),
-        (0.8, 60, True, 0.9),
+        (0.5, 60, True, 0.99),
+        (0.8, 60, True, 0.99),
         (0.85, 60, True, 0.85**2),
         (0.5, 60, False, 0.294),
         (0.5, 40, True, 0.294),  # of 400 visits an epoch the surest are too few to tell
@@ -138,9 +138,22 @@ def test_momentum_bounds():
     assert [auto_momentum(left, 0.6) for left in (4, 8, 10)] == pytest.approx([0.36, 0.36, 0.36])
     assert auto_momentum(10, 0.6, flicker=0.49) == pytest.approx(0.7) and auto_momentum(2, 0.0) == 0.2
     assert auto_momentum(400, 0.0) == 0.9 and auto_momentum(2, 0.3, lead=0.2) == 0.9
+    # Where labels lead it is as large as they are right, within bounds.
+    assert [auto_momentum(2, 0.3, lead=0.2, right=right) for right in (0.5, 0.95, 1.0)] == [0.9, 0.95, 0.99]
+    assert auto_momentum(10, 0.6, lead=0.1, right=0.95) == pytest.approx(0.36)
     # The last visit keeps more of the given label, and still corrects one that is contradicted with probability 0.8.
     assert [auto_momentum(left, 0.0) for left in (0, 1, 1.5, 2)] == pytest.approx([0.37, 0.37, 0.285, 0.2])
     assert [auto_momentum(left, 1.0) for left in (1, 1.5)] == pytest.approx([0.37, 1 / 3])
+
+
+@pytest.mark.parametrize("surest, expected", [(97, 0.97), (85, 0.9)])
+def test_labels_that_are_right_where_the_model_is_sure_are_kept(surest, expected):
+    """Of 1,000 predictions the model is sure of a tenth; of the others it has half."""
+    half = [[0] * CONFIDENCES, [0] * CONFIDENCES]
+    half[0][20], half[1][20], half[0][45], half[1][45] = 450, 225, 50, surest / 2
+    schedule = Schedule("auto", "auto", 10)
+    schedule.periods = [Period(500, 225 + surest / 2, 0, 50, half)] * 2
+    assert schedule._momentum(1.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("left", [3, 8, 30, 60, 90])

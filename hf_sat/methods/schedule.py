@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from ..config import AUTO
-from .predictions import CONFIDENCES, Period, flickering, has_learned, has_settled, is_steady, lead_of_labels
+from .predictions import (
+    CONFIDENCES,
+    Period,
+    flickering,
+    has_learned,
+    has_settled,
+    is_steady,
+    lead_of_labels,
+    shares_right,
+)
 
 PAPER_MOMENTUM = 0.9
 LEAST_MOMENTUM = 0.2
@@ -30,11 +39,16 @@ SLOWEST_SHARE = 0.1
 # plain training and 0.9 a half; .23 to .30 with 40 %, where both were level with it. On 10,000 pictures .15, where 0.9
 # lost five of eight points gained. TREC and SST-2: .13 with 20 %, -.13 to .07 with 40 and 60 %.)
 LEAD = 0.17
+# Labels that are nearly all right are hardly moved then: on 1,500 clean pictures of CIFAR at 96 pixels (one seed) the
+# paper's 0.9 ended at 78.9 on held-out ones and 0.988, as estimated, at 79.8.
+MOST_MOMENTUM = 0.99
 # Visits, agreeing and changed; then visits and agreeing ones by confidence, and visits to each class.
 NUM_TALLIES = 3
 
 
-def auto_momentum(visits_left: float, agreement: float, flicker: float = 0.0, lead: float = 0.0) -> float:
+def auto_momentum(
+    visits_left: float, agreement: float, flicker: float = 0.0, lead: float = 0.0, right: float = 0.0
+) -> float:
     """Momentum with which labels are kept as far as they can be trusted, and corrected before the run ends.
 
     How far predictions and given labels agree in the epoch before the onset says how far the labels can be trusted; the
@@ -49,23 +63,26 @@ def auto_momentum(visits_left: float, agreement: float, flicker: float = 0.0, le
 
     Below two visits the least rises, to 0.37 at one: a label that is contradicted with probability 0.8 then flips.
 
-    Where labels are right more often than predictions by more than 0.17, it is the paper's 0.9, and in a short run few
-    labels flip: the model has yet to learn from them.
+    Where labels are right more often than predictions by more than 0.17, it is the paper's 0.9, or the share of them
+    that are right if that is more, and in a short run few labels flip: the model has yet to learn from them.
 
     Args:
         visits_left: visits of each example from the onset to the end of training.
         agreement: share of the predictions that were the given label, in [0, 1].
         flicker: share of the predictions that change from visit to visit without the model learning much, in [0, 1].
         lead: share of the given labels that are right, less that of the predictions, as far as it can be told.
+        right: that share of the given labels; it counts where the lead does.
 
     Example:
         >>> [round(auto_momentum(left, agreement=0.5), 3) for left in (2, 6, 200)]
         [0.25, 0.25, 0.9]
         >>> [round(auto_momentum(left, agreement=0.97), 3) for left in (1, 2, 6, 200)]
         [0.37, 0.439, 0.76, 0.9]
+        >>> [auto_momentum(6, agreement=0.7, lead=0.2, right=right) for right in (0.6, 0.98)]
+        [0.9, 0.98]
     """
     if lead > LEAD:
-        return PAPER_MOMENTUM
+        return max(PAPER_MOMENTUM, min(right, MOST_MOMENTUM))
     visits_to_flip = max(1.0, visits_left * 2.0 / 3.0)
     slow = (1.0 / 3.0) ** (1.0 / (SLOWEST_SHARE * visits_left)) if visits_left > 0 else 0.0
     trust = max(agreement**2, math.sqrt(flicker), slow)
@@ -176,8 +193,8 @@ class Schedule:
         flicker = flickering(before, last) if before is not None else 0.0
         last = last or seen
         agreement = last.agreeing / max(last.visits, 1) if last else 1.0
-        lead = lead_of_labels(last) if last else 0.0
-        return auto_momentum(self.total_epochs - epoch, agreement, flicker, lead)
+        lead, right = (lead_of_labels(last), shares_right(last)[0]) if last else (0.0, 0.0)
+        return auto_momentum(self.total_epochs - epoch, agreement, flicker, lead, right)
 
     def see(
         self,
