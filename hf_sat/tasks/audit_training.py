@@ -58,7 +58,7 @@ def _run(data: AuditData, options: AuditOptions) -> tuple[LabelReport, dict[str,
     facts = {
         "model": task.title,
         "training": f"{_length(trainer)}, batch size {args.per_device_train_batch_size}, learning rate "
-        f"{args.learning_rate:g}, {frozen} layers frozen, {'bfloat16' if args.bf16 else 'float32'}, seed {args.seed}",
+        f"{args.learning_rate:g}, layers frozen: {frozen}, {'bfloat16' if args.bf16 else 'float32'}, seed {args.seed}",
         "device": str(args.device),
         "training seconds": f"{time.perf_counter() - started:.0f}",
     }
