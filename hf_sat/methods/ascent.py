@@ -22,8 +22,8 @@ Rows = list[tuple[Tensor, tuple[Tensor, ...], Tensor]]
 # Parameters beside what they held before their data were swapped.
 Swapped = list[tuple[nn.Parameter, Tensor]]
 
-# What T g may take at a time: a share of the weights in bytes, or what is too little to matter. Two are alive at most.
-SCRATCH_SHARE, LEAST_SCRATCH = 1 / 160, 2**15
+# What T g may take at a time: a share of the weights in bytes, or what is too little to matter.
+SCRATCH_SHARE, LEAST_SCRATCH = 1 / 80, 2**16
 # Entries that a float32 norm on CPU takes at a time: of 3e7 at once it is off by 2e-3, so by about 1e-8.
 LARGEST_SUM = 2**14
 # The fused kernel of SGD as a sum, `values + lr * steps`.
@@ -144,8 +144,9 @@ def swap_for_ascended(parts: list[Part], scale: Tensor, eta: float, spend_gradie
             torch.add(part.values, part.gradient, alpha=scale.item(), out=new)
             continue
         for values, gradient, rows in part.cuts(room, new):
-            scaled = values.abs().add_(eta)
-            torch.addcmul(values, scaled.mul_(scaled).mul_(gradient), scale, out=rows)
+            scales = values.abs().add_(eta)
+            torch.addcmul(values, scales.mul_(scales), gradient, value=scale.item(), out=rows)
+            del scales  # before the next are made
     swapped = [(part.parameter, part.parameter.data) for part in parts]
     for part, new, spend in zip(parts, ascended, spent):
         part.parameter.data = new
@@ -236,16 +237,24 @@ def _pieces(parts: list[Part]) -> Iterator[tuple[Sequence[Tensor], Sequence[Tens
     room, groups = _room(parts), defaultdict(list)
     for part in parts:
         groups[part.values.device, part.values.dtype, part.gradient.dtype, part.adaptive].append(part)
-    for (_, dtype, _, adaptive), members in groups.items():
-        largest = room if adaptive or dtype.itemsize < 4 else math.inf  # these take no copies
-        cuts = [cut for part in members for cut in part.cuts(largest)]
-        if not adaptive:
+    for (device, dtype, _, adaptive), members in groups.items():
+        if not adaptive:  # without copies, but for half precision
+            cuts = [cut for part in members for cut in part.cuts(room if dtype.itemsize < 4 else math.inf)]
             yield *zip(*cuts), False
             continue
-        ends = itertools.accumulate(values.numel() for values, _ in cuts)
-        batches = [end // room for end in ends]
-        for _, batch in itertools.groupby(zip(batches, cuts), key=lambda numbered: numbered[0]):
-            yield *zip(*(cut for _, cut in batch)), True
+        # On CPU a kernel takes one tensor anyway, and larger ones faster; elsewhere a batch may end beyond its size.
+        largest = room if device.type == "cpu" else max(1, room // 2)
+        cuts = [cut for part in members for cut in part.cuts(largest)]
+        for batch in [[cut] for cut in cuts] if device.type == "cpu" else _batches(cuts, largest):
+            yield *zip(*batch), True
+
+
+def _batches(cuts: list[tuple[Tensor, ...]], size: int) -> Iterator[list[tuple[Tensor, ...]]]:
+    """As many cuts at a time as `size` entries take, and what the last has beyond it."""
+    ends = itertools.accumulate(values.numel() for values, _ in cuts)
+    batches = [end // size for end in ends]
+    for _, batch in itertools.groupby(zip(batches, cuts), key=lambda numbered: numbered[0]):
+        yield [cut for _, cut in batch]
 
 
 def _room(parts: list[Part]) -> int:

@@ -2,14 +2,16 @@
 
     python recipes/benchmarks/sam_cost.py --steps 60
 
-All ways train in one process, a step at a time in turn, from batch to batch: the plain Trainer, SATTrainer with SAM,
-with ASAM and with late SAM, and SAM with a loop over the parameters, as in https://github.com/davda54/sam. Beside them
-runs a bare forward and backward pass, which is what SAM cannot do without. Extra memory is the most that tensors take
-during a run, less the same of the plain Trainer, over the size of the trainable weights.
+All ways of a model train in one process, a step at a time in turn, from batch to batch: the plain Trainer, SATTrainer
+with SAM, with ASAM and with late SAM, and SAM with a loop over the parameters, as in https://github.com/davda54/sam.
+Beside them runs a bare forward and backward pass, which is what SAM cannot do without. Extra memory is the most that
+tensors take during a run, less the same of the plain Trainer, over the size of the trainable weights.
 """
 
 import json
+import multiprocessing
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +56,9 @@ class Options:
     out: str = field(default=str(RESULTS / "sam_cost.json"), metadata={"help": "File of the result."})
 
 
-def measure(name: str, steps: int, folder: str) -> dict:
+def measure(name: str, steps: int, threads: int, folder: str) -> dict:
+    torch.set_num_threads(threads)
+    logging.set_verbosity_error()
     size = SIZES[name]
     model = bert(size.width)
     result = {"model": name, "parameters": model.num_parameters(), "batch_size": size.batch_size, "tokens": size.tokens}
@@ -108,12 +112,14 @@ def peak_of_run(way: str, size: Size, folder: str) -> int:
 
 def main() -> None:
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    torch.set_num_threads(options.threads)  # which the result names
     models = []
-    with tempfile.TemporaryDirectory() as folder:
+    # Each model in a process of its own, as people train: an allocator that has served other models hands a plain step
+    # memory that it would otherwise ask the system for at each step.
+    processes = {"max_workers": 1, "mp_context": multiprocessing.get_context("spawn"), "max_tasks_per_child": 1}
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(**processes) as own_process:
         for name in options.models.split(","):
-            models.append(measure(name, options.steps, folder))
+            models.append(own_process.submit(measure, name, options.steps, options.threads, folder).result())
             print(name, *models[-1]["ways"].items(), sep="\n  ", flush=True)
     same = {"device": device_name(), "torch": torch.__version__, "clock": CLOCK, "memory": HOW, "steps": options.steps}
     Path(options.out).write_text(json.dumps({**same, "models": models}, indent=1) + "\n")
