@@ -123,12 +123,14 @@ def test_words_about_images(tmp_path):
 def test_the_audit_table_is_of_its_results(tmp_path):
     assert audit_text.audit_table(tmp_path) == cost_text.NOT_MEASURED
     about = {"samples": 1500, "epochs": 5, "layers": 3, "device": "CPU of a kind, 1 threads", "num_train": 1500}
+    about["source"] = "files"
     found = {"auroc": 0.8, "average_precision": 0.6, "rate": 0.25, "cpu_seconds": 10.0}
     clean = {"rate": 0.01, "cpu_seconds": 10.0}
     runs = [
         {"column": "a/pair20", "seed": 0, "wrong": 0.2, "report": found, "cleanlab": {**found, "cpu_seconds": 40.0}},
         {"column": "a/pair20", "seed": 1, "wrong": 0.2, "report": {**found, "auroc": 0.9}, "cleanlab": found},
         {"column": "a/clean", "seed": 0, "wrong": 0.0, "report": clean, "cleanlab": {**clean, "rate": 0.05}},
+        {"column": "a/clean", "seed": 0, "wrong": 0.0, "report": clean, "cleanlab": clean, "source": "hub"},
     ]
     (tmp_path / "audit.json").write_text(json.dumps({"runs": [{**about, **run} for run in runs]}))
     caption, _, _, _, *rows = audit_text.audit_table(tmp_path).splitlines()
@@ -136,6 +138,7 @@ def test_the_audit_table_is_of_its_results(tmp_path):
     assert rows == [
         "| a/pair20 | 0.850 / 0.800 | 0.600 / 0.600 | 20.0 | 25.0 / 25.0 | 2 |",
         "| a/clean | - | - | 0.0 | 1.0 / 5.0 | 1 |",
+        "| a/clean from the Hub | - | - | 0.0 | 1.0 / 1.0 | 1 |",
     ]
     audit_text.draw(tmp_path, tmp_path / "figures" / "audit.png")
     assert (tmp_path / "figures" / "audit.png").read_bytes().startswith(b"\x89PNG")

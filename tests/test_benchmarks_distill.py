@@ -41,6 +41,7 @@ def test_results_are_told(tmp_path):
     same = {"student alone": 0.8, "kept": 0.95, "speed_up": 1.94}
     told = {
         "data": "trec",
+        "source": "files",
         "split": "test",
         "train": 2000,
         "held_out": 500,
@@ -67,15 +68,18 @@ def test_results_are_told(tmp_path):
         "keeps 93.3 % of its teacher's accuracy at 1.9 times its speed (70 instead of 91 MB), +4.0 points" in sentence
     )
 
-    more = {"data": "subj", "student_layers": [0, 1, 2], "student_start": "pretrained"}
+    more = {"data": "subj", "source": "hub", "student_layers": [0, 1, 2], "student_start": "pretrained"}
     more |= {"teacher_learning_rate": 1e-4, "kd_hidden_weight": 10.0, "kd_hidden_loss": "cosine"}
     (tmp_path / "distillation_on_subj.json").write_text(json.dumps({**told, **more}))
     captions = [line for line in distillation_text.distillation_table(tmp_path).splitlines() if "MiniLM" in line]
     sentence = distillation_text.distillation_sentence(tmp_path)
-    assert "+4.0 points over the same student without the teacher; on SUBJ 93.3 % and +4.0 points (means" in sentence
+    assert (
+        "+4.0 points over the same student without the teacher; on SUBJ from the Hub 93.3 % and +4.0 points (means"
+        in sentence
+    )
     assert captions[0].startswith("TREC: ") and "half its layers start from its weights" in captions[0]
     assert (
-        captions[1].startswith("SUBJ: ")
+        captions[1].startswith("SUBJ from the Hub: ")
         and 'perature=2`, `kd_hidden_weight=10`, `kd_hidden_loss="cosine"`;' in captions[1]
     )
     assert "half its layers (0, 1, 2, counted from 0) start from the pretrained weights and" in captions[1]

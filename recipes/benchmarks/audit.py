@@ -20,6 +20,7 @@ import numpy as np
 from noisy_labels.cell import machine
 from noisy_labels.columns import Column, select
 from noisy_labels.data import Examples, read
+from noisy_labels.hub import source_of
 from noisy_labels.models import Setting, setting
 from noisy_labels.training import detection, fit, out_of_sample
 from torch import nn
@@ -44,7 +45,9 @@ class Options:
     layers: int = field(default=3, metadata={"help": "Layers of MiniLM, of its 6."})
     image_size: int = field(default=96, metadata={"help": "Side that images are resized to, in pixels."})
     bf16: bool = field(default=True, metadata={"help": "Autocast to bfloat16."})
-    data_dir: str = field(default="../shared/data", metadata={"help": "Folder of the data."})
+    data_dir: str = field(
+        default="../shared/data", metadata={"help": "Folder of the data; hub: by their names on the Hub."}
+    )
     out: str = field(default=str(RESULTS), metadata={"help": "File of the results."})
 
 
@@ -115,6 +118,7 @@ def main() -> None:
     path = Path(options.out)
     stored = json.loads(path.read_text()) if path.exists() else {"runs": []}
     same = {name: getattr(options, name) for name in ("epochs", "samples", "layers", "image_size", "bf16")}
+    same["source"] = source_of(options.data_dir)
     known = [{key: row[key] for key in ("column", "seed", *same)} for row in stored["runs"]]
     for seed in map(int, options.seeds.split(",")):
         for name in select(options.columns):

@@ -18,6 +18,7 @@ import datasets
 import torch
 from noisy_labels.columns import Column
 from noisy_labels.data import SOURCES, Examples, read
+from noisy_labels.hub import source_of
 from small_bert import device_name
 from transformers import HfArgumentParser, logging
 
@@ -36,7 +37,9 @@ CHOSEN = (
 
 @dataclass
 class Options:
-    data_dir: str = field(default="../shared/data", metadata={"help": "Folder of the data."})
+    data_dir: str = field(
+        default="../shared/data", metadata={"help": "Folder of the data; hub: by their names on the Hub."}
+    )
     data: str = field(default="trec", metadata={"help": "Data set: trec, trec_fine, sst, subj or ag."})
     samples: int = field(default=1000, metadata={"help": "Training examples; 0 takes all."})
     eval_samples: int = field(default=0, metadata={"help": "At most so many examples of the test file; 0 takes all."})
@@ -102,7 +105,7 @@ def main() -> None:
     logging.set_verbosity_error()
     datasets.disable_progress_bars()
     about = {"device": device_name(), "torch": torch.__version__, "precision": "bfloat16 autocast"}
-    about |= {"data": options.data, "split": options.split}
+    about |= {"data": options.data, "source": source_of(options.data_dir), "split": options.split}
     rows = []
     for seed in map(int, options.seeds.split(",")):
         with tempfile.TemporaryDirectory() as folder:

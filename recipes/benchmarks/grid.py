@@ -54,7 +54,7 @@ class Grid:
 def cells(grid: Grid) -> Iterator:
     """Every cell of the grid, all methods of a column side by side, so that a part of it can be read already."""
     from noisy_labels.cell import make_cell
-    from noisy_labels.hub import DATA_DIR as HUB
+    from noisy_labels.hub import source_of
 
     names = grid.methods.split(",")
     for name in names:
@@ -73,7 +73,7 @@ def cells(grid: Grid) -> Iterator:
             seed=seed,
             samples=grid.samples,
             bf16=grid.bf16,
-            source="hub" if grid.data_dir == HUB else "files",
+            source=source_of(grid.data_dir),
         )
         if cell not in seen:  # several columns have one oracle
             seen.add(cell)

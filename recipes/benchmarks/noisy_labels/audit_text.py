@@ -31,8 +31,7 @@ def audit_table(folder: Path) -> str:
         "training on what is left, which the one has done already."
     )
     rows = []
-    for column in dict.fromkeys(run["column"] for run in runs):
-        of = [run for run in runs if run["column"] == column]
+    for column, of in _by_column(runs).items():
         pairs = [_pair(of, name, ".3f") for name in ("auroc", "average_precision")]
         rates = " / ".join(percent(_mean(of, who, "rate")) for who in BOTH)
         wrong = percent(statistics.fmean(run["wrong"] for run in of))
@@ -51,6 +50,15 @@ def audit_time_sentence(folder: Path) -> str:
         f"{result['seconds'] / 60:.1f} minutes on {result['cores']} cores, from the call to the page "
         f"({result['training']}; {result['device']}; `recipes/benchmarks/audit_time.py`)."
     )
+
+
+def _by_column(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each column; those on data from the Hub, whose splits differ, under a name of their own."""
+    columns = {}
+    for run in runs:
+        source = " from the Hub" if run["source"] == "hub" else ""
+        columns.setdefault(f"{run['column']}{source}", []).append(run)
+    return columns
 
 
 def _is_image(run: dict[str, Any]) -> bool:
@@ -82,8 +90,8 @@ def draw(folder: Path, path: Path) -> None:
     from matplotlib import pyplot
 
     runs = result["runs"]
-    columns = list(dict.fromkeys(run["column"] for run in runs))[::-1]
-    of = {column: [run for run in runs if run["column"] == column] for column in columns}
+    of = _by_column(runs)
+    columns = list(of)[::-1]
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 0.34 * len(columns) + 1.3), sharey=True, layout="constrained")
     for axis, name in zip(axes, ("average_precision", "rate")):
         for who, label in BOTH.items():

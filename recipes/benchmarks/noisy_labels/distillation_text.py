@@ -51,12 +51,16 @@ def distillation_sentence(folder: Path) -> str:
     means = _means(result["rows"])
     size = {name: bytes / 1e6 for name, bytes in result["weight_bytes"].items()}
     return (
-        f"On {NAMES[result['data']]} a student of half the layers of MiniLM-L6 keeps {percent(means['kept'])} % of its "
+        f"On {_name(result)} a student of half the layers of MiniLM-L6 keeps {percent(means['kept'])} % of its "
         f"teacher's accuracy at {means['speed_up']:.1f} times its speed ({size['student']:.0f} instead of "
         f"{size['teacher']:.0f} MB), {_points(means)} points over the same student without the teacher{_start(result)}"
         f"{''.join(_elsewhere(read(folder, name)) for name in _other_files(folder))} (means over "
         f"{len(result['rows'])} seeds; `recipes/benchmarks/distillation.py`)."
     )
+
+
+def _name(result: dict[str, Any]) -> str:
+    return NAMES[result["data"]] + (" from the Hub" if result["source"] == "hub" else "")
 
 
 def _start(result: dict[str, Any]) -> str:
@@ -65,7 +69,7 @@ def _start(result: dict[str, Any]) -> str:
 
 def _elsewhere(result: dict[str, Any]) -> str:
     means = _means(result["rows"])
-    return f"; on {NAMES[result['data']]} {percent(means['kept'])} % and {_points(means)} points"
+    return f"; on {_name(result)} {percent(means['kept'])} % and {_points(means)} points"
 
 
 def distillation_cost_sentence(folder: Path) -> str:
@@ -108,7 +112,7 @@ def distillation_cost_table(folder: Path) -> str:
 def _caption(result: dict[str, Any]) -> str:
     start = STARTS[result.get("student_start", "teacher")]
     return (
-        f"{NAMES[result['data']]}: {result['train']:,} training examples, another sample for each seed, measured on "
+        f"{_name(result)}: {result['train']:,} training examples, another sample for each seed, measured on "
         f"{result['held_out']:,} of {SPLITS[result['split']]} after the last step. MiniLM-L6 is fine-tuned for "
         f"{result['teacher_epochs']:g} epochs, both students of half its layers{_which(result)} start from {start} and "
         f"train for {result['epochs']:g}; learning rate {result['learning_rate']:g}{_teachers_rate(result)}, batch "

@@ -37,6 +37,11 @@ SOURCES = {
 }
 
 
+def source_of(data_dir: str) -> str:
+    """What results say of their data: "hub" or "files", whose splits differ."""
+    return "hub" if data_dir == DATA_DIR else "files"
+
+
 def hub_tables(data: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training and test rows: "input", a text or the bytes of an image, and "label", the name of a class."""
     source = SOURCES[data]
