@@ -27,6 +27,7 @@ from sharpness_runs import (
 )
 from small import assert_same_tensors, bert, make_trainer, pad, text_data, weights
 from torch import nn
+from transformers import TrainerCallback
 
 
 class Drawing(nn.Module):
@@ -211,3 +212,29 @@ def test_sparse_gradients_are_dense_ones(tmp_path):
             trainer.train()
             ends.append(weights(trainer))
         torch.testing.assert_close(ends[1], ends[0], atol=1e-6, rtol=0.0)
+
+
+class Held(TrainerCallback):
+    """How many tensors the trainer keeps at hand for the next second pass, where."""
+
+    def __init__(self):
+        self.trainer, self.at = None, {"step": [], "evaluation": [], "save": []}
+
+    def on_step_end(self, *args, **kwargs):
+        self.at["step"].append(len(self.trainer._spare))
+
+    def on_evaluate(self, *args, **kwargs):
+        self.at["evaluation"].append(len(self.trainer._spare))
+
+    def on_save(self, *args, **kwargs):
+        self.at["save"].append(len(self.trainer._spare))
+
+
+def test_memory_for_the_next_step_is_free_for_evaluation_and_checkpoint(runs):
+    held, data = Held(), text_data(48)
+    often = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 3, "max_steps": 6}
+    held.trainer = trainer = make_trainer(runs, data=data, eval_dataset=data, callbacks=[held], **often, **SAM)
+    trainer.train()
+    trained = sum(p.requires_grad for p in trainer.model.parameters())
+    assert held.at == {"step": [trained] * 6, "evaluation": [0] * 3, "save": [0] * 2}
+    assert not trainer._spare

@@ -180,6 +180,8 @@ class SharpnessMixin(ModelCardMixin):
         # Every process comes by here, which is not so of `log` in the hands of callbacks.
         if self._sharpness is not None and self.control.should_log:
             self._sharpness_logs = self._sharpness_means.read(self.args.world_size)
+        if self._sharpness is not None and (self.control.should_evaluate or self.control.should_save):
+            self._spare.clear()  # what training keeps at hand is not to lie beside the memory that these take
         return super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs, start_time=None):
