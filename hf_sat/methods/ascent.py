@@ -125,7 +125,7 @@ def swappable(parts: list[Part]) -> tuple[list[Part], list[Part]]:
     return groups
 
 
-def swap_for_ascended(parts: list[Part], scale: Tensor, eta: float, spend_gradients: bool) -> Swapped:
+def swap_for_ascended(parts: list[Part], scale: float, eta: float, spend_gradients: bool) -> Swapped:
     """Let the parameters hold `w + scale * T^2 g`, which on CPU is what a perturbation costs.
 
     Args:
@@ -141,11 +141,11 @@ def swap_for_ascended(parts: list[Part], scale: Tensor, eta: float, spend_gradie
     # Backwards: the norm has just read the last gradients, and the next pass begins with the first weights.
     for part, new in reversed(list(zip(parts, ascended))):
         if not part.adaptive:
-            torch.add(part.values, part.gradient, alpha=scale.item(), out=new)
+            torch.add(part.values, part.gradient, alpha=scale, out=new)
             continue
         for values, gradient, rows in part.cuts(room, new):
             scales = values.abs().add_(eta)
-            torch.addcmul(values, scales.mul_(scales), gradient, value=scale.item(), out=rows)
+            torch.addcmul(values, scales.mul_(scales), gradient, value=scale, out=rows)
             del scales  # before the next are made
     swapped = [(part.parameter, part.parameter.data) for part in parts]
     for part, new, spend in zip(parts, ascended, spent):
@@ -204,15 +204,17 @@ def _norms(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     dtype = _wide(tensors[0])
     if tensors[0].device.type != "cpu":
         return torch._foreach_norm(tensors, 2, dtype=dtype)
-    return [norm for tensor in tensors for norm in _norms_of_rows(tensor.reshape(-1), dtype)]
+    small = [tensor for tensor in tensors if tensor.numel() <= LARGEST_SUM]
+    large = [tensor for tensor in tensors if tensor.numel() > LARGEST_SUM]
+    norms = [norm for tensor in large for norm in _norms_of_rows(tensor.reshape(-1), dtype)]
+    return [*torch._foreach_norm(small, 2, dtype=dtype), *norms] if small else norms
 
 
 def _norms_of_rows(entries: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
     """Norms of LARGEST_SUM entries each, in one call, and of the rest."""
     end = len(entries) // LARGEST_SUM * LARGEST_SUM
-    if end:
-        yield torch.linalg.vector_norm(entries[:end].view(-1, LARGEST_SUM), dim=1, dtype=dtype)
-    if end < len(entries) or not end:
+    yield torch.linalg.vector_norm(entries[:end].view(-1, LARGEST_SUM), dim=1, dtype=dtype)
+    if end < len(entries):
         yield torch.linalg.vector_norm(entries[end:], dtype=dtype)
 
 

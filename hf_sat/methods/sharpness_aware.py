@@ -151,7 +151,8 @@ def perturb(
     perturbation = Perturbation(norm, copies, ascent.copied_rows(parts))
     try:
         ascent.ascend(parts, scale, skip, eta)
-        perturbation.swapped = ascent.swap_for_ascended(swaps, scale, eta, spend_gradients)
+        if swaps:
+            perturbation.swapped = ascent.swap_for_ascended(swaps, scale.item(), eta, spend_gradients)
     except BaseException:
         perturbation.restore()
         raise

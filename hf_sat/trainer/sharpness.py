@@ -121,9 +121,9 @@ class SharpnessMixin(ModelCardMixin):
         window, self._window = self._window, []
         first_loss, self._first_loss = self._first_loss, 0.0
         named = list(self.model.named_parameters())
-        norm = perturbation_norm(named, "sam")
-        norm_in_use = norm if self._sharpness.sam == "sam" else None
-        perturbation = self._sam.perturb(named, norm_in_use, spend_gradients=True)
+        # Of the gradients, for the log; SAM measures it anyway.
+        norm = perturbation_norm(named, "sam") if self._sharpness.sam == "asam" else None
+        perturbation = self._sam.perturb(named, spend_gradients=True)
         try:
             for name, parameter in named:
                 parameter.grad = gradients.get(name)
@@ -134,7 +134,8 @@ class SharpnessMixin(ModelCardMixin):
             # Kept for the next second pass: on CPU fresh memory would take longer than all that is done with it.
             perturbation.restore(self._spare)
             self._replaying = None
-        self._count(len(window) / self.current_gradient_accumulation_steps, loss - first_loss, norm)
+        share = len(window) / self.current_gradient_accumulation_steps
+        self._count(share, loss - first_loss, perturbation.norm if norm is None else norm)
 
     def _replay(self, model, window: list[Pass], num_items_in_batch) -> Tensor:
         """The sum of the losses of the window at the weights as they are; gradients add up."""
