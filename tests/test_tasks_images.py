@@ -12,6 +12,7 @@ from colours import COLOURS, RESNET, encoded, names, picture, save, worse, write
 from PIL import Image
 from transformers import ViTConfig
 
+from hf_sat.tasks import pixels
 from hf_sat.tasks.image_data import digits, find_columns, label_candidates
 from hf_sat.tasks.images import ImageOptions, read_image_options
 from hf_sat.tasks.pictures import open_or_say_why, open_picture
@@ -217,6 +218,30 @@ def test_pixels_are_those_of_the_processor(tmp_path):
         torch.testing.assert_close(batch["pixel_values"], expected, atol=1e-5, rtol=0)
         assert batch["labels"].tolist() == [2] and preparation.dtype == "uint8"
         assert preparation_for(str(folder), RESNET, 20).shape == (3, 20, 20)
+
+
+@pytest.mark.parametrize("ending", ["", "Fast", "Pil"])
+def test_processors_are_found_where_upstreams_way_asks_for_torchvision(tmp_path, monkeypatch, ending):
+    from transformers import ConvNextImageProcessorPil
+
+    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.8).save_pretrained(tmp_path)
+    written = tmp_path / "preprocessor_config.json"
+    told = json.loads(written.read_text())
+
+    class Asking:
+        @staticmethod
+        def from_pretrained(name, **settings):
+            raise ImportError("AutoImageProcessor requires the Torchvision library")
+
+    monkeypatch.setattr(pixels, "AutoImageProcessor", Asking)
+    written.write_text(json.dumps({**told, "image_processor_type": f"ConvNextImageProcessor{ending}"}))
+    processor = pixels.image_processor(str(tmp_path), crop_pct=0.5)
+    assert type(processor) is ConvNextImageProcessorPil and processor.crop_pct == 0.5
+    assert processor.size["shortest_edge"] == 32
+
+    written.write_text(json.dumps({**told, "image_processor_type": "OfNobody"}))
+    with pytest.raises(ImportError, match="Torchvision"):
+        pixels.image_processor(str(tmp_path))
 
 
 def test_size_and_channels_come_from_the_configuration():

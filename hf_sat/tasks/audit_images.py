@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, ResNetConfig
+from transformers import ResNetConfig
 
 from .audit_options import AuditOptions
 from .image_models import image_classifier, image_config, named_classes
 from .machine import require
 from .pictures import open_or_say_why, open_picture
+from .pixels import image_processor
 from .run import Task
 
 SIZE = 64  # pixels, of the model that is made here
@@ -54,7 +55,7 @@ def image_task(pictures: list[dict], labels: np.ndarray, names: list[str], optio
         train = Pictures(pictures, labels, _Small())
         return Task(train, None, partial(_new_model, names, options.seed), title="small ResNet, trained from scratch")
     try:
-        processor = AutoImageProcessor.from_pretrained(options.model)
+        processor = image_processor(options.model)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"--model {options.model!r}: it holds no image processor ({error}).") from None
     train = Pictures(pictures, labels, partial(_processed, processor))

@@ -134,10 +134,26 @@ def _plain_processor() -> type:
     return getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
 
 
+def image_processor(name: str, **settings: Any) -> Any:
+    """The image processor of a folder or Hub name, as upstream's `AutoImageProcessor` gives it.
+
+    That of transformers 5.17 asks for torchvision, though the processors themselves can do with Pillow.
+    """
+    try:
+        return AutoImageProcessor.from_pretrained(name, **settings)
+    except ImportError:
+        told, _ = _plain_processor().get_image_processor_dict(name)
+        kind = str(told.get("image_processor_type")).removesuffix("Pil").removesuffix("Fast")
+        by_pillow = getattr(transformers, f"{kind}Pil", None)
+        if by_pillow is None:
+            raise
+        return by_pillow.from_pretrained(name, **settings)
+
+
 def _processor_of(name: str, image_size: int | None) -> Any:
     """None where the model has none."""
     try:
-        processor = AutoImageProcessor.from_pretrained(name)
+        processor = image_processor(name)
     except (OSError, ValueError, KeyError):
         return None
     if image_size is None:
@@ -147,7 +163,7 @@ def _processor_of(name: str, image_size: int | None) -> Any:
     sizes = {"size": {"shortest_edge": image_size} if shortest else square}
     if shortest and hasattr(processor, "do_center_crop"):
         sizes["do_center_crop"] = True
-    return AutoImageProcessor.from_pretrained(name, crop_size=square, **sizes)
+    return image_processor(name, crop_size=square, **sizes)
 
 
 class PixelCollator:
