@@ -53,9 +53,20 @@ def test_cells_of_an_older_version_do_not_count(tmp_path):
 
 
 def test_ranks_are_over_columns_and_seeds_that_all_have(cells):
-    ranks, columns = summary.average_ranks(cells)
+    ranks = summary.column_ranks(cells)
+    averages = summary.average_ranks(ranks)
     # Means: symmetric .55 .6 .75; pair .4 .4 .6 (a tie); clean .85 .86 .865. SUBJ lacks GCE; cleanlab is not ranked.
-    assert columns == 3 and ranks.to_dict() == {"ce": pytest.approx(8.5 / 3), "gce": pytest.approx(6.5 / 3), "sat": 1}
+    assert len(ranks) == 3 and list(averages) == ["average rank"]
+    expected = {"ce": pytest.approx(8.5 / 3), "gce": pytest.approx(6.5 / 3), "sat": 1}
+    assert averages["average rank"].to_dict() == expected
+
+
+def test_texts_and_images_have_ranks_of_their_own():
+    ranks = pd.DataFrame({"ce": [1.0, 2.0, 2.0], "sat": [2.0, 1.0, 1.0]}, ["cifar/worse", "ag/pair40", "trec/pair40"])
+    averages = summary.average_ranks(ranks)
+    assert averages["on texts"].to_dict() == {"ce": 2.0, "sat": 1.0}
+    assert averages["on images"].to_dict() == {"ce": 1.0, "sat": 2.0}
+    assert averages["average rank"]["sat"] == pytest.approx(4 / 3)
 
 
 def test_gap_recovered(cells):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from .columns import Column
 from .methods import METHODS
 from .tables import NONE, in_order, is_ablation, markdown, one_training, percent
 
@@ -27,14 +28,20 @@ def paired(cells: pd.DataFrame, methods: list[str], value: str = "accuracy") -> 
     return wide.reindex(columns=methods).dropna()
 
 
-def average_ranks(cells: pd.DataFrame) -> tuple[pd.Series, int]:
-    """Mean rank of each method of one training's cost, 1 the best, and the number of columns that it is over.
+def column_ranks(cells: pd.DataFrame) -> pd.DataFrame:
+    """Rank of each method of one training's cost, 1 the best, a row per column that all of them have.
 
     Ranked are the means over the seeds that all methods have; ties share their ranks.
     """
     methods = in_order({name for name in cells["method"] if one_training(name)}, list(METHODS))
-    means = paired(cells, methods).groupby("column").mean()
-    return means.rank(axis=1, ascending=False).mean(), len(means)
+    return paired(cells, methods).groupby("column").mean().rank(axis=1, ascending=False)
+
+
+def average_ranks(ranks: pd.DataFrame) -> dict[str, pd.Series]:
+    """Means over the columns of `column_ranks`, and where they are of both kinds, over texts and images alone."""
+    images = ranks.index.map(lambda name: Column.parse(name).is_image).to_numpy(dtype=bool)
+    kinds = {"on texts": ~images, "on images": images} if images.any() and not images.all() else {}
+    return {"average rank": ranks.mean(), **{kind: ranks[of_it].mean() for kind, of_it in kinds.items()}}
 
 
 def gap_recovered(cells: pd.DataFrame, name: str, noise: str) -> float:
@@ -96,17 +103,17 @@ def summary_table(cells: pd.DataFrame, costs: dict[str, float]) -> str:
     Args:
         costs: step time of a method over the plain Trainer's, where it has been measured.
     """
-    ranks, _ = average_ranks(cells)
+    averages = average_ranks(column_ranks(cells))
     found = detection(cells)
     names = {name for name in cells["method"] if not is_ablation(name)}
     rows = []
     for name in in_order(names - {"oracle"}, list(METHODS)):
         gaps = [percent(gap_recovered(cells, name, noise), 0) if name != "ce" else NONE for noise in GAP_NOISES]
         detected = [number(found[value].get(name), ".3f") for value in found]
-        rank = number(ranks.get(name), ".1f")
+        ranks = [number(average.get(name), ".1f") for average in averages.values()]
         clean = NONE if name == "ce" else points(difference_on_clean(cells, name))
-        rows.append([name, rank, *gaps, clean, *detected, cost_of(name, costs)])
-    header = ["method", "average rank", *(f"gap recovered, {noise} (%)" for noise in GAP_NOISES)]
+        rows.append([name, *ranks, *gaps, clean, *detected, cost_of(name, costs)])
+    header = ["method", *averages, *(f"gap recovered, {noise} (%)" for noise in GAP_NOISES)]
     return markdown(rows, [*header, "clean labels (points)", "AUROC", "average precision", "cost of a step"])
 
 
@@ -133,7 +140,7 @@ def cost_of(name: str, costs: dict[str, float]) -> str:
 
 def coverage(cells: pd.DataFrame) -> str:
     """Over how much the columns of the summary go."""
-    _, columns = average_ranks(cells)
+    columns = len(column_ranks(cells))
     ranked = sum(one_training(name) for name in cells["method"].unique())
     gaps = ", ".join(sorted(cells.loc[cells["noise"].isin(GAP_NOISES), "column"].unique()))
     over = f"{columns} column{'' if columns == 1 else 's'}"
