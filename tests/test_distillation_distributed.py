@@ -8,6 +8,7 @@ refusals that reach both; hidden states as logits. This file is also the script 
 import json
 import os
 import sys
+import time
 
 import launched
 import numpy as np
@@ -29,6 +30,8 @@ from small import (
 )
 from torch import nn
 from transformers import TrainerCallback
+
+from hf_sat.teacher_cache import TeacherCache
 
 pytestmark = pytest.mark.slow
 
@@ -142,8 +145,20 @@ def stale(folder):
         trainer_of(os.path.join(folder, "cached"), "cached", 4, bert(seed=3), []).train()
 
 
+def count_late() -> None:
+    """The second process looks what a cache lacks when the first has long begun to fill it."""
+    missing = TeacherCache.missing
+
+    def late(cache, epoch):
+        time.sleep(0.5 * int(os.environ["RANK"]))
+        return missing(cache, epoch)
+
+    TeacherCache.missing = late
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    count_late()
     to = sys.argv[1]
     for each in RUNS:
         run(to, each, 4)

@@ -53,8 +53,10 @@ class CachedTeacherMixin(StepMixin):
                     TeacherCache.make(folder, form, self._num_teacher_classes(), fingerprint)
                 self.accelerator.wait_for_everyone()
                 cache = TeacherCache.find(folder, form, fingerprint)
-            for epoch in range(form.epochs) if cache is not None else ():
-                self._fill(cache, epoch)
+            lacking = [] if cache is None else [cache.missing(epoch) for epoch in range(form.epochs)]
+            self.accelerator.wait_for_everyone()  # shares are of one list: nobody fills what another has yet to count
+            for epoch, examples in enumerate(lacking):
+                self._fill(cache, epoch, self._share(examples))
             self.accelerator.wait_for_everyone()
         if cache is None or any(len(cache.missing(epoch)) for epoch in range(form.epochs)):
             raise refuse("kd_cache_dir", folder, "processes do not see each other's files there; share the folder.")
@@ -109,9 +111,8 @@ class CachedTeacherMixin(StepMixin):
         (_, logits), *_ = self._logits_of(np.zeros(1, np.int64))
         return logits.shape[-1]
 
-    def _fill(self, cache: TeacherCache, epoch: int) -> None:
-        """Compute this process's share of what an epoch lacks."""
-        examples = self._share(cache.missing(epoch))
+    def _fill(self, cache: TeacherCache, epoch: int, examples: np.ndarray) -> None:
+        """Compute the logits of these examples in an epoch."""
         if not len(examples):
             return
         self._set_data_epoch(epoch)
