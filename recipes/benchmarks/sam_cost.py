@@ -116,10 +116,11 @@ def main() -> None:
     models = []
     # Each model in a process of its own, as people train: an allocator that has served other models hands a plain step
     # memory that it would otherwise ask the system for at each step.
-    processes = {"max_workers": 1, "mp_context": multiprocessing.get_context("spawn"), "max_tasks_per_child": 1}
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(**processes) as own_process:
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
         for name in options.models.split(","):
-            models.append(own_process.submit(measure, name, options.steps, options.threads, folder).result())
+            with ProcessPoolExecutor(1, spawn) as own_process:
+                models.append(own_process.submit(measure, name, options.steps, options.threads, folder).result())
             print(name, *models[-1]["ways"].items(), sep="\n  ", flush=True)
     same = {"device": device_name(), "torch": torch.__version__, "clock": CLOCK, "memory": HOW, "steps": options.steps}
     Path(options.out).write_text(json.dumps({**same, "models": models}, indent=1) + "\n")
