@@ -51,7 +51,8 @@ class LabelReport:
         positions: place in the data set of the example of each row, (R,).
         soft_targets: reads the soft targets, (R, C).
         log_history: of the run.
-        noise: estimated rates and transition matrix of the noise.
+        noise: estimated rates and transition matrix of the noise; None after a run so short that it tells nothing of
+            it, which is one of fewer than three passes without correction.
 
     Example:
         >>> report = trainer.label_report()                                                 # doctest: +SKIP
@@ -91,7 +92,7 @@ class LabelReport:
 
     @property
     def noise_rate(self) -> NoiseRate | None:
-        """Estimated share of wrong labels, with its interval."""
+        """Estimated share of wrong labels, with its interval; None where it is not known."""
         return self.noise and self.noise.rate
 
     def to_cleanlab(self) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def label_report(
         given: given label of each row, (R,); also of rows that no batch has shown.
         class_names: of the model; default: their numbers.
         log_history: of the run, for its curves.
-        onset: epoch at which correction began.
+        onset: epoch at which correction began; None where it did not.
     """
     order, token_index, positions = _dataset_order(samples)
     visits = state.n_visits[:-1].cpu().numpy()[order]
@@ -209,7 +210,8 @@ def label_report(
         **_dynamics(state, order, usable),
     }
     noise = _noise(joint, given[usable], corrected[usable], state.num_classes, onset)
-    columns["is_label_issue"][usable] = least_trusted(given[usable], quality[usable], noise.by_class)
+    if noise is not None:
+        columns["is_label_issue"][usable] = least_trusted(given[usable], quality[usable], noise.by_class)
     names = class_names if class_names and len(class_names) == state.num_classes else range(state.num_classes)
     return LabelReport(
         columns,
@@ -223,9 +225,11 @@ def label_report(
 
 def _noise(
     joint: ConfidentJoint, given: np.ndarray, proposed: np.ndarray, num_classes: int, onset: float | None
-) -> NoiseEstimate:
-    """By the confident joint, or by the labels proposed where there is none."""
+) -> NoiseEstimate | None:
+    """By the confident joint, or by the labels proposed where there is none; None from a run too short for either."""
     estimate = joint.estimate(np.bincount(given, minlength=num_classes), onset)
+    if estimate is None and onset is None:
+        return None
     return estimate_noise(counted_pairs(given, proposed, num_classes) if estimate is None else estimate)
 
 

@@ -48,8 +48,8 @@ def found_by_report(report: LabelReport) -> dict[str, str]:
     """What a label report says in a card."""
     judged = int((report.columns["n_visits"] > 0).sum())
     findings = {"training labels": f"{judged:,}", "corrected": f"{report.num_corrected:,}"}
-    findings["held to be wrong"] = f"{report.num_issues:,}"
     if (rate := report.noise_rate) is not None:
+        findings["held to be wrong"] = f"{report.num_issues:,}"
         findings["estimated noise rate"] = f"{rate.rate:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%})"
     return findings
 

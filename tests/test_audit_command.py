@@ -12,11 +12,12 @@ import torch
 from animals import ANIMALS, rows, save_encoder
 
 from hf_sat.cli import main
+from hf_sat.confident_joint import COUNTED_VISIT
 from hf_sat.tasks import audit as audit_module
 from hf_sat.tasks import audit_stopping
 from hf_sat.tasks.audit_data import audit_data
 from hf_sat.tasks.audit_labels import warn_of_slips
-from hf_sat.tasks.audit_options import AuditOptions, read_audit_options
+from hf_sat.tasks.audit_options import FEWEST_EPOCHS, AuditOptions, read_audit_options
 from hf_sat.tasks.audit_output import visible
 from hf_sat.tasks.audit_sources import read_table
 from hf_sat.tasks.audit_training import default_epochs, settings
@@ -96,6 +97,21 @@ def test_json_alone_is_on_stdout_and_the_limit_sets_the_status(encoder, tmp_path
     assert all(os.path.exists(path) for path in result["files"].values())
 
 
+def test_a_run_that_cannot_tell_says_so_and_passes_no_limit(encoder, tmp_path, capsys, monkeypatch):
+    assert FEWEST_EPOCHS == COUNTED_VISIT
+    monkeypatch.setattr("hf_sat.tasks.audit_options.FEWEST_EPOCHS", 1)
+    data, out = tmp_path / "reviews.csv", tmp_path / "out"
+    reviews().to_csv(data, index=False)
+    flags = ["--epochs", "1", "--learning-rate", "1e-9"]
+    assert command(data, encoder, out, *flags, "--fail-above", "0.5") == 3
+    printed = capsys.readouterr()
+    assert "118 labels audited; the noise rate is not known" in printed.out and "suspected to be" not in printed.out
+    assert "too few passes to estimate the noise" in printed.err and "is not known, which may be above" in printed.err
+    assert command(data, encoder, out, *flags, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["noise_rate"] is None and any("too few passes" in warning for warning in result["warnings"])
+
+
 @pytest.fixture(scope="module")
 def picture_folder(tmp_path_factory):
     """Red and green images in class folders, one of them no image, and a file beside them."""
@@ -148,6 +164,7 @@ def write(folder, **changes) -> str:
         ({}, "--epohcs 3", ["--epohcs", "did you mean --epochs"]),
         ({}, "--epochs 0", ["--epochs 0.0", ">= 1"]),
         ({}, "--fail-above 5", ["--fail-above 5.0", "0.05 is 5 %"]),
+        ({}, "--fail-above 0.1 --epochs 2", ["--fail-above 0.1", "--epochs 2 are too few", "give 3"]),
         ({}, "--write-corrected x.json", ["x.json", "end it in .csv"]),
         ({}, "--encoding utf-99", ["utf-99"]),
         ({}, "--model nowhere/at/all", ["--model 'nowhere/at/all'"]),

@@ -13,6 +13,7 @@ from small import bert_tokens, make_trainer, text_data, token_data
 
 from hf_sat import SATTrainer
 from hf_sat.methods.label_quality import label_quality
+from hf_sat.model_card import found_by_report
 from hf_sat.noise import inject_label_noise
 from hf_sat.noise_estimate import NoiseRate, estimate_noise, least_trusted
 
@@ -147,6 +148,17 @@ def test_label_quality_of_no_labels():
 def test_short_runs_estimate_the_noise_by_the_labels_they_propose(runs, epochs):
     report = trained(runs, noisy_data(), num_train_epochs=epochs, sat_start_epoch=0, sat_momentum=0).label_report()
     assert report.noise_rate.rate == pytest.approx(report.num_corrected / 80) and report.num_corrected > 0
+
+
+@pytest.mark.parametrize("start", ["auto", 2])
+def test_a_run_too_short_to_tell_holds_no_label_to_be_wrong_nor_claims_that_all_are_right(runs, start):
+    trainer = trained(runs, noisy_data(), num_train_epochs=2, learning_rate=0.0, sat_start_epoch=start)
+    report = trainer.label_report()
+    assert report.noise is None and report.noise_rate is None and report.num_issues == 0
+    page = report.to_html(f"{runs}/page.html")
+    with open(page, encoding="utf-8") as file:
+        assert "not estimated for this run" in file.read()
+    assert "held to be wrong" not in found_by_report(report)
 
 
 def test_nothing_is_estimated_from_nothing():

@@ -6,17 +6,21 @@ import sys
 from typing import Any
 
 from .audit_data import audit_data
-from .audit_options import AuditOptions
+from .audit_options import FEWEST_EPOCHS, AuditOptions
 from .audit_output import Audit, as_json, print_audit, visible, write_corrected, write_report
 from .audit_sources import read_table
 from .audit_training import MANY_ROWS, run_audit
 from .machine import require, use_idle_cores
 
 ABOVE_LIMIT = 3  # exit status
+UNKNOWN_NOISE = (
+    f"too few passes to estimate the noise, so no label is held to be wrong; give --epochs {FEWEST_EPOCHS} or more."
+)
 
 
 def audit_command(options: AuditOptions) -> int:
-    """Audit, write and print; returns the exit status, 0 or that of a noise rate above `fail_above`.
+    """Audit, write and print; returns the exit status, 0 or that of a noise rate that is above
+    `fail_above`, or not known.
 
     Raises:
         ValueError: for data, a model or an option that cannot be used.
@@ -30,10 +34,11 @@ def audit_command(options: AuditOptions) -> int:
         audit = audit_file(options)
     print(as_json(audit)) if options.json else print_audit(audit)
     rate = audit.report.noise_rate
-    if options.fail_above is not None and rate is not None and rate.rate > options.fail_above:
-        print(f"The estimated noise rate {rate.rate:.1%} is above {options.fail_above:.1%}.", file=sys.stderr)
-        return ABOVE_LIMIT
-    return 0
+    if options.fail_above is None or (rate is not None and rate.rate <= options.fail_above):
+        return 0
+    found = "is not known, which may be" if rate is None else f"{rate.rate:.1%} is"
+    print(f"The estimated noise rate {found} above {options.fail_above:.1%}.", file=sys.stderr)
+    return ABOVE_LIMIT
 
 
 def audit_file(options: AuditOptions) -> Audit:
@@ -49,6 +54,9 @@ def audit_file(options: AuditOptions) -> Audit:
     if len(data.rows) >= MANY_ROWS:
         print("Note: so many rows take hours without a GPU; --sample 20000 audits a part of them.", file=sys.stderr)
     report, facts = run_audit(data, options)
+    if report.noise is None:
+        data.warnings.append(UNKNOWN_NOISE)
+        print(f"Note: {UNKNOWN_NOISE}", file=sys.stderr)
     audit = Audit(name, data, report, facts, len(table))
     write_report(audit, options.out)
     if options.write_corrected is not None:

@@ -16,10 +16,12 @@ and the labels that it comes to contradict are listed, the most suspicious first
 """
 EPILOG = """\
 Exit status: 0 done; 1 unexpected failure; 2 the data, the model or a flag cannot be used as given; 3 the estimated
-noise rate is above --fail-above.
+noise rate is above --fail-above, or not known.
 
 With data and model on this machine nothing leaves it, and no network is needed.
 """
+# Without correction the noise is estimated from the third pass on: `hf_sat.confident_joint.COUNTED_VISIT`.
+FEWEST_EPOCHS = 3
 
 
 @dataclass
@@ -59,6 +61,9 @@ class AuditOptions:
             raise _refused("learning_rate", self.learning_rate, "give a number between 0 and 1, such as 1e-4.")
         if self.fail_above is not None and not 0 <= self.fail_above <= 1:
             raise _refused("fail_above", self.fail_above, "give a share from 0 to 1; 0.05 is 5 %.")
+        if self.fail_above is not None and self.epochs is not None and self.epochs < FEWEST_EPOCHS:
+            too_few = f"--epochs {self.epochs:g} are too few to estimate the noise; give {FEWEST_EPOCHS} or more."
+            raise _refused("fail_above", self.fail_above, too_few)
         if self.text is not None and self.image is not None:
             raise _refused("image", self.image, f"--text {self.text!r} is given too; leave one out.")
         self.delimiter = {"tab": "\t", "\\t": "\t"}.get(self.delimiter, self.delimiter)

@@ -143,11 +143,11 @@ def print_audit(audit: Audit) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110, markup=False, highlight=False, emoji=False)
     data, rate = audit.data, audit.report.noise_rate
     console.print(_suspects_table(audit))
-    issues = audit.report.num_issues
-    print(
-        f"{len(data.rows):,} labels audited, {issues:,} of them suspected to be wrong ({issues / len(data.rows):.1%})"
-    )
-    if rate is not None:
+    issues, audited = audit.report.num_issues, f"{len(data.rows):,} labels audited"
+    if rate is None:
+        print(f"{audited}; the noise rate is not known")
+    else:
+        print(f"{audited}, {issues:,} of them suspected to be wrong ({issues / len(data.rows):.1%})")
         print(f"Estimated noise rate: {rate.rate:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%})")
     if not data.is_image and data.repeats:
         contradicting = int(data.contradictions.sum())

@@ -225,7 +225,7 @@ class LabelCorrectionMixin(StepMixin):
             given,
             class_names=self._class_names,
             log_history=self.state.log_history,
-            onset=correction.schedule.onset,
+            onset=correction.schedule.onset if correction.schedule.onset_reached else None,
         )
 
     def corrected_dataset(self, policy: str = "relabel") -> Any:
