@@ -119,11 +119,13 @@ class LabelCorrection:
     def begin_step(self, step: int, epoch: float, last_of_epoch: bool) -> None:
         """Open the window of optimizer step `step`; the same for all its micro-batches."""
         self.window = Window(step, epoch, last_of_epoch)
-        if self.schedule.onset_reached:
-            return self.schedule.begin_step(epoch)
-        self.settle()  # the schedule decides by what all processes have seen
+        decides = not self.schedule.onset_reached
+        if decides:
+            self.settle()  # the schedule decides by what all processes have seen
         self.schedule.begin_step(epoch)
-        if self.correcting and self.neighborhood is not None and epoch >= PASSES_BEFORE:
+        if self.correcting:
+            self.method = self.method.at_onset(self.schedule.sce_beta)
+        if decides and self.correcting and self.neighborhood is not None and epoch >= PASSES_BEFORE:
             self.neighborhood.learn_noise(since=epoch - RECENT)
 
     @property
@@ -296,6 +298,8 @@ class LabelCorrection:
         if self.neighborhood is not None and self.neighborhood.knows_noise:
             logs["sat/neighbor_noise_rate"] = self.neighborhood.noise_rate()
             logs["sat/neighbor_share"] = float(self.neighborhood.share)
+        if self.correcting and getattr(self.method, "loss", None) == "sce":
+            logs["sat/sce_beta"] = self.method.sce_beta
         weighs = self.correcting and getattr(self.method, "reweight", False)
         logs["sat/mean_weight"] = logs["sat/target_confidence"] if weighs else 1.0
         return logs

@@ -1,7 +1,7 @@
 """From settings to what runs: refuses what cannot work, and says why."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -300,6 +300,8 @@ def build_label_correction(
     Args:
         feature_width: of what the model's last layer is given, where batches can carry it; used with two classes.
     """
+    if settings.sat_loss == AUTO and not (_is_automatic(settings) and samples.offsets is None):
+        settings = replace(settings, sat_loss="ce")
     method = METHODS[settings.label_correction](settings)
     start, momentum = settings.sat_start_epoch, settings.sat_momentum
     if settings.label_correction == "elr":
@@ -321,6 +323,11 @@ def build_label_correction(
     )
 
 
+def _is_automatic(settings: LabelCorrectionArguments) -> bool:
+    """Whether no number makes it the paper's algorithm."""
+    return settings.sat_start_epoch == AUTO and settings.sat_momentum == AUTO
+
+
 def num_neighbors(
     settings: LabelCorrectionArguments,
     samples: Samples,
@@ -340,9 +347,7 @@ def num_neighbors(
     start = settings.sat_start_epoch
     in_time = total_epochs >= LEAST_EPOCHS if start == AUTO else start >= PASSES_BEFORE
     if k == AUTO:
-        all_auto = start == AUTO and settings.sat_momentum == AUTO
-        of_examples = samples.offsets is None
-        asks = all_auto and of_examples and in_time
+        asks = _is_automatic(settings) and samples.offsets is None and in_time
         return suggested_neighbors(num_rows, num_classes, has_features) if asks else 0
     if not in_time:
         raise refuse(

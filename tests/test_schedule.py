@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_sat.methods.predictions import CONFIDENCES, Period, has_learned, has_settled, shares_right
-from hf_sat.methods.schedule import Schedule, auto_momentum, last_resort, latest_start
+from hf_sat.methods.schedule import Schedule, auto_momentum, auto_sce_beta, last_resort, latest_start
 
 
 def steps(total_epochs, per_epoch=10):
@@ -68,12 +68,13 @@ def test_predictions_that_are_not_steady_are_waited_for(total_epochs):
 
 def test_predictions_that_flicker_are_averaged_over_more_visits():
     """What changes because the model learns does not count, what changes all the same does."""
-    momenta = []
+    momenta, betas = [], []
     for changes in ([1.0, 0.4, 0.1, 0.1], [1.0, 0.4, 0.4, 0.4]):
         schedule = Schedule("auto", "auto", 12)
         run(schedule, 12, lambda epoch: 0.5, lambda epoch, changes=changes: changes[min(epoch, 3)])
         momenta.append(schedule.current_momentum)
-    assert momenta == pytest.approx([(1 / 3) ** (1 / 0.9), 0.4**0.5], abs=1e-3)
+        betas.append(schedule.sce_beta)
+    assert momenta == pytest.approx([(1 / 3) ** (1 / 0.9), 0.4**0.5], abs=1e-3) and betas == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,7 @@ def test_labels_are_kept_while_they_are_right_more_often_than_predictions(agreem
     confidence = lambda place: 0.5 + slope * (place - 0.5)  # noqa: E731
     run(schedule, 12, lambda _: agreement, lambda epoch: 0.5**epoch, batch=batch, confidence=confidence)
     assert schedule.current_momentum == pytest.approx(expected, abs=2e-3)
+    assert schedule.sce_beta == 0.0
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), min_size=CONFIDENCES, max_size=CONFIDENCES))
@@ -146,6 +148,13 @@ def test_momentum_bounds():
     assert [auto_momentum(left, 1.0) for left in (1, 1.5)] == pytest.approx([0.37, 1 / 3])
 
 
+@pytest.mark.parametrize("left, expected", [(0, 0.0), (1, 0.0), (1.5, 0.5), (2, 1.0), (80, 1.0)])
+def test_the_weight_of_the_reverse_cross_entropy(left, expected):
+    assert auto_sce_beta(left, 0.0, 4) == 0.0
+    by_classes = [auto_sce_beta(left, 1e-9, classes) for classes in (2, 10, 20, 1000)]
+    assert by_classes == pytest.approx([expected, expected, expected / 2, expected / 100])
+
+
 @pytest.mark.parametrize("surest, expected", [(97, 0.97), (85, 0.9)])
 def test_labels_that_are_right_where_the_model_is_sure_are_kept(surest, expected):
     """Of 1,000 predictions the model is sure of a tenth; of the others it has half."""
@@ -153,7 +162,7 @@ def test_labels_that_are_right_where_the_model_is_sure_are_kept(surest, expected
     half[0][20], half[1][20], half[0][45], half[1][45] = 450, 225, 50, surest / 2
     schedule = Schedule("auto", "auto", 10)
     schedule.periods = [Period(500, 225 + surest / 2, 0, 50, half)] * 2
-    assert schedule._momentum(1.0) == pytest.approx(expected)
+    assert schedule._by_predictions(1.0) == (pytest.approx(expected), 0.0)
 
 
 @pytest.mark.parametrize("left", [3, 8, 30, 60, 90])

@@ -34,9 +34,11 @@ class LabelCorrectionArguments(PeerMethodArguments):
             the paper's algorithm. "auto" is 0 where `sat_momentum` or `sat_start_epoch` is a number, for labels of
             tokens, in runs of less than three epochs, with fewer than 200 labels a class, of which 8,192 in all are
             remembered, and for two classes where no such layer is found; else 0.8 of the average class, at most 200.
-        sat_loss ("ce" | "sce"): cross-entropy with the soft target, or its symmetric form
-            `CE + sat_sce_beta * reverse CE`.
-        sat_sce_beta (number >= 0): weight of the reverse cross-entropy in the symmetric form; the authors' is 0.3.
+        sat_loss ("auto" | "ce" | "sce"): once labels are corrected, cross-entropy with the soft target, or its
+            symmetric form `CE + sat_sce_beta * reverse CE`. "auto" is the symmetric form with a weight found at the
+            onset (see `hf_sat.methods.schedule.auto_sce_beta`), but the paper's cross-entropy where `sat_momentum` or
+            `sat_start_epoch` is a number, and for labels of tokens.
+        sat_sce_beta (number >= 0): weight of the reverse cross-entropy under "sce"; the authors' is 0.3.
         sat_reweight (bool): weigh each example by the largest entry of its soft target, normalised to mean 1 over
             the micro-batch. Without it, gradient accumulation gives the same loss at any number of steps.
         sat_top_k (int): keep the k largest entries of each soft target and the mass of the rest, for large label
@@ -76,9 +78,9 @@ class LabelCorrectionArguments(PeerMethodArguments):
         default=AUTO,
         metadata={"help": "Neighbors that vote on the label of an example, 0 for none: a whole number or auto."},
     )
-    sat_loss: Literal["ce", "sce"] = field(
-        default="ce",
-        metadata={"help": 'Loss against the soft target: "ce", or "sce" (cross-entropy + beta * reverse).'},
+    sat_loss: Literal["auto", "ce", "sce"] = field(
+        default=AUTO,
+        metadata={"help": 'Loss against the soft target: "ce", "sce" (cross-entropy + beta * reverse), or auto.'},
     )
     sat_sce_beta: float = field(
         default=0.3,
@@ -128,7 +130,7 @@ class LabelCorrectionArguments(PeerMethodArguments):
         """Convert and check the flags above; called again before training, as attributes can be set later."""
         one_of("label_correction", self.label_correction, (*METHODS, "none"))
         self.check_peer_methods()
-        one_of("sat_loss", self.sat_loss, ("ce", "sce"))
+        one_of("sat_loss", self.sat_loss, (AUTO, "ce", "sce"))
         one_of("sat_on_label_change", self.sat_on_label_change, ("refuse", "reset_rows"))
         self.sat_momentum = number_or_auto("sat_momentum", self.sat_momentum, 0.0, 1.0, "a number in [0, 1)")
         self.sat_start_epoch = number_or_auto("sat_start_epoch", self.sat_start_epoch, 0.0, math.inf, "a number >= 0")

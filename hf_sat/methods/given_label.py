@@ -15,6 +15,10 @@ class GivenLabelLoss:
     waits = False
     starts_empty = False
 
+    def at_onset(self, sce_beta: float) -> "GivenLabelLoss":
+        """Itself: nothing is decided later."""
+        return self
+
     def resolve(self, stored: Tensor, logits: Tensor, momentum: float) -> Tensor:
         """The soft target after this visit, (M, C), as SAT would have it."""
         return update_soft_targets(stored, logits, momentum)

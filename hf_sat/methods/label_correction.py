@@ -18,6 +18,9 @@ class LabelCorrectionMethod(Protocol):
     waits: bool
     starts_empty: bool
 
+    def at_onset(self, sce_beta: float) -> "LabelCorrectionMethod":
+        """The method from the onset on, where its loss is to be decided by then; else itself."""
+
     def resolve(self, stored: Tensor, logits: Tensor, momentum: float) -> Tensor:
         """The soft target after this visit, (M, C), without gradient."""
 

@@ -4,7 +4,7 @@ The functions are pure and serve any training loop; the class binds them to sett
 (examples, or tokens) by `C` classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +98,7 @@ class SelfAdaptiveTraining:
     """SAT with its settings: what the soft target becomes at a visit, and the loss against it.
 
     Args:
-        loss: "ce" or "sce".
+        loss: "ce", "sce", or "auto": "sce" with a weight that is not known before the onset.
         sce_beta: weight of the reverse cross-entropy under "sce".
         reweight: weigh rows by the confidence of their target.
 
@@ -116,6 +116,10 @@ class SelfAdaptiveTraining:
 
     waits = True
     starts_empty = False
+
+    def at_onset(self, sce_beta: float) -> "SelfAdaptiveTraining":
+        """What "auto" comes to with the weight that the onset told; itself where nothing is automatic."""
+        return replace(self, loss="sce" if sce_beta > 0 else "ce", sce_beta=sce_beta) if self.loss == "auto" else self
 
     def resolve(self, stored: Tensor, logits: Tensor, momentum: float) -> Tensor:
         """The soft target of this visit, (M, C)."""

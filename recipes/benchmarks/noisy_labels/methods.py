@@ -58,11 +58,11 @@ METHODS = {
     "elr": _library("elr"),
     "bootstrap": _library("bootstrap"),
     "sat_paper": Method(PEER, {"sat_momentum": 0.9}, start_share=0.3),
-    "sat": Method(OURS, version=2),
+    "sat": Method(OURS, version=3),
     # Two passes a step.
     "sam": Method(OURS, {"label_correction": "none", "sam": "sam"}, trainings=2),
     "asam": Method(OURS, {"label_correction": "none", "sam": "asam"}, trainings=2),
-    "sat_sam": Method(OURS, {"sam": "sam"}, trainings=2, version=2),
+    "sat_sam": Method(OURS, {"sam": "sam"}, trainings=2, version=3),
     # Trains five times to find wrong labels and once more on the rest.
     "cleanlab": Method(PEER, plain=True, labels="filtered", trainings=FOLDS + 1),
     "oracle": Method(REFERENCE, plain=True, labels="clean"),
