@@ -89,11 +89,20 @@ def test_predictions_that_flicker_are_averaged_over_more_visits():
 )
 def test_labels_are_kept_while_they_are_right_more_often_than_predictions(agreement, batch, surest_agree, expected):
     """The labels contradict none of the surest; so where they contradict many others, these predictions are wrong."""
-    schedule, slope = Schedule("auto", "auto", 12), -0.5 if surest_agree else 0.5
-    confidence = lambda place: 0.5 + slope * (place - 0.5)  # noqa: E731
+    schedule, slope = Schedule("auto", "auto", 12), -0.4 if surest_agree else 0.4
+    confidence = lambda place: 0.8 + slope * (place - 0.5)  # noqa: E731
     run(schedule, 12, lambda _: agreement, lambda epoch: 0.5**epoch, batch=batch, confidence=confidence)
     assert schedule.current_momentum == pytest.approx(expected, abs=2e-3)
     assert schedule.sce_beta == 0.0
+
+
+@pytest.mark.parametrize("confidence, expected", [(0.3, 0.8), (0.46, 0.8), (0.5, 0.36), (0.9, 0.36)])
+def test_labels_are_kept_while_the_model_is_unsure_of_what_it_knows(confidence, expected):
+    """As with many classes: right in 60 % of the cases, and sure of it to 30 %."""
+    schedule = Schedule("auto", "auto", 12)
+    unsure = lambda place: torch.full_like(place, confidence)  # noqa: E731
+    run(schedule, 12, lambda _: 0.6, lambda epoch: 0.5**epoch, confidence=unsure)
+    assert schedule.current_momentum == pytest.approx(expected, abs=1e-6) and schedule.sce_beta == 0.0
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), min_size=CONFIDENCES, max_size=CONFIDENCES))
@@ -143,6 +152,10 @@ def test_momentum_bounds():
     # Where labels lead it is as large as they are right, within bounds.
     assert [auto_momentum(2, 0.3, lead=0.2, right=right) for right in (0.5, 0.95, 1.0)] == [0.9, 0.95, 0.99]
     assert auto_momentum(10, 0.6, lead=0.1, right=0.95) == pytest.approx(0.36)
+    assert [auto_momentum(left, 0.6, unsure=True) for left in (10, 400)] == [0.8, 0.9]
+    # An unsure model's flip in time, too.
+    assert [auto_momentum(left, 0.6, unsure=True) for left in (1, 2)] == pytest.approx([0.37, 0.439], abs=1e-3)
+    assert auto_momentum(10, 0.6, lead=0.2, right=1.0, unsure=True) == 0.99
     # The last visit keeps more of the given label, and still corrects one that is contradicted with probability 0.8.
     assert [auto_momentum(left, 0.0) for left in (0, 1, 1.5, 2)] == pytest.approx([0.37, 0.37, 0.285, 0.2])
     assert [auto_momentum(left, 1.0) for left in (1, 1.5)] == pytest.approx([0.37, 1 / 3])
