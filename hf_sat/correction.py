@@ -45,6 +45,7 @@ class LabelCorrection:
         device: where the model, and the state but for the targets, lives.
         storage: (number of rows, number of classes) -> where the soft targets lie.
         neighbors: (number of rows, number of classes) -> how many neighbors tell of an example, 0 for none.
+        doubts_neighbors: whether they are not asked where the model is unsure at the onset.
         feature_width: of the features by which neighbors are found, which batches then carry; None: by logits.
         num_classes: classes of the model where known; otherwise the first logits tell.
         label_smoothing: of the plain cross-entropy before the onset.
@@ -61,6 +62,7 @@ class LabelCorrection:
         device: torch.device,
         storage: Callable[[int, int], SoftTargets],
         neighbors: Callable[[int, int], int] = lambda num_rows, num_classes: 0,
+        doubts_neighbors: bool = False,
         feature_width: int | None = None,
         num_classes: int | None = None,
         label_smoothing: float = 0.0,
@@ -76,6 +78,7 @@ class LabelCorrection:
         self.device = device
         self.storage = storage
         self.neighbors = neighbors
+        self.doubts_neighbors = doubts_neighbors
         self.feature_width = feature_width
         self.label_smoothing = label_smoothing
         self.reset_changed = reset_changed
@@ -125,8 +128,13 @@ class LabelCorrection:
         self.schedule.begin_step(epoch)
         if self.correcting:
             self.method = self.method.at_onset(self.schedule.sce_beta)
-        if decides and self.correcting and self.neighborhood is not None and epoch >= PASSES_BEFORE:
+        if decides and self.correcting and self._asks_neighbors(epoch):
             self.neighborhood.learn_noise(since=epoch - RECENT)
+
+    def _asks_neighbors(self, epoch: float) -> bool:
+        """Whether neighbors are to tell of an example from this onset on."""
+        asks = self.schedule.trusts_neighbors or not self.doubts_neighbors
+        return self.neighborhood is not None and epoch >= PASSES_BEFORE and asks
 
     @property
     def reads_features(self) -> bool:

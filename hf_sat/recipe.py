@@ -313,6 +313,7 @@ def build_label_correction(
         device,
         storage=partial(_storage, settings, device),
         neighbors=partial(num_neighbors, settings, samples, total_epochs, feature_width is not None),
+        doubts_neighbors=settings.sat_neighbors == AUTO,
         feature_width=feature_width,
         top_k=settings.sat_top_k,
         name=settings.label_correction,

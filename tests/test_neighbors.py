@@ -11,6 +11,7 @@ from small import Steps, assert_same_tensors, bert, bert_tokens, make_trainer, t
 from test_step import Recording, softmax
 
 from hf_sat import neighborhood
+from hf_sat.methods import schedule
 from hf_sat.methods.confident_learning import joint_counts
 from hf_sat.methods.neighbors import (
     direction_distances,
@@ -279,13 +280,23 @@ def test_resumes_to_the_bit_where_neighbors_tell(tmp_path, stop_at, case):
 )
 def test_auto_has_neighbors_where_they_can_help(runs, monkeypatch, rows, settings, k):
     monkeypatch.setattr(neighborhood, "LEAST_OF_CLASS", 25)
-    trainer = make_trainer(runs, data=text_data(rows), **settings)
+    trainer = make_trainer(runs, data=text_data(rows), **{"learning_rate": 1e-2, **settings})
     trainer.train()
     place = trainer._correction.neighborhood
     assert (0 if place is None else place.k) == k
     if k:
         assert place.knows_noise
         assert 0 <= trainer.state.log_history[-2]["sat/neighbor_noise_rate"] <= 1
+
+
+@pytest.mark.parametrize("neighbors, asked", [("auto", False), (7, True)])
+def test_an_unsure_model_asks_none_that_were_not_set(runs, monkeypatch, neighbors, asked):
+    monkeypatch.setattr(neighborhood, "LEAST_OF_CLASS", 25)
+    monkeypatch.setattr(schedule, "UNSURE", (2.0, 0.8))
+    monkeypatch.setattr(schedule, "SURE", (3.0, 0.2))
+    trainer = make_trainer(runs, data=text_data(200), sat_neighbors=neighbors)
+    trainer.train()
+    assert trainer._correction.neighborhood.knows_noise is asked
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])

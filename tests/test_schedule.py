@@ -96,13 +96,14 @@ def test_labels_are_kept_while_they_are_right_more_often_than_predictions(agreem
     assert schedule.sce_beta == 0.0
 
 
-@pytest.mark.parametrize("confidence, expected", [(0.3, 0.8), (0.46, 0.8), (0.5, 0.36), (0.9, 0.36)])
+@pytest.mark.parametrize("confidence, expected", [(0.3, 0.8), (0.45, 0.8), (0.52, 0.36), (0.9, 0.36)])
 def test_labels_are_kept_while_the_model_is_unsure_of_what_it_knows(confidence, expected):
     """As with many classes: right in 60 % of the cases, and sure of it to 30 %."""
     schedule = Schedule("auto", "auto", 12)
     unsure = lambda place: torch.full_like(place, confidence)  # noqa: E731
     run(schedule, 12, lambda _: 0.6, lambda epoch: 0.5**epoch, confidence=unsure)
     assert schedule.current_momentum == pytest.approx(expected, abs=1e-6) and schedule.sce_beta == 0.0
+    assert schedule.trusts_neighbors is (expected < 0.8)
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), min_size=CONFIDENCES, max_size=CONFIDENCES))
@@ -152,10 +153,11 @@ def test_momentum_bounds():
     # Where labels lead it is as large as they are right, within bounds.
     assert [auto_momentum(2, 0.3, lead=0.2, right=right) for right in (0.5, 0.95, 1.0)] == [0.9, 0.95, 0.99]
     assert auto_momentum(10, 0.6, lead=0.1, right=0.95) == pytest.approx(0.36)
-    assert [auto_momentum(left, 0.6, unsure=True) for left in (10, 400)] == [0.8, 0.9]
-    # An unsure model's flip in time, too.
-    assert [auto_momentum(left, 0.6, unsure=True) for left in (1, 2)] == pytest.approx([0.37, 0.439], abs=1e-3)
-    assert auto_momentum(10, 0.6, lead=0.2, right=1.0, unsure=True) == 0.99
+    # Unsure models keep more of the labels, which yet can flip in time.
+    kept = [auto_momentum(8, 0.55, sure=sure) for sure in (0.0, 0.78, 0.8, 0.82, 0.84, 0.86, 1.5)]
+    assert kept == pytest.approx([0.8, 0.8, 0.65, 0.5, 0.35, 0.3025, 0.3025])
+    assert [auto_momentum(left, 0.6, sure=0.5) for left in (1, 2, 400)] == pytest.approx([0.37, 0.439, 0.9], abs=1e-3)
+    assert auto_momentum(10, 0.6, lead=0.2, right=1.0, sure=0.5) == 0.99
     # The last visit keeps more of the given label, and still corrects one that is contradicted with probability 0.8.
     assert [auto_momentum(left, 0.0) for left in (0, 1, 1.5, 2)] == pytest.approx([0.37, 0.37, 0.285, 0.2])
     assert [auto_momentum(left, 1.0) for left in (1, 1.5)] == pytest.approx([0.37, 1 / 3])
@@ -175,7 +177,8 @@ def test_labels_that_are_right_where_the_model_is_sure_are_kept(surest, expected
     half[0][20], half[1][20], half[0][45], half[1][45] = 450, 225, 50, surest / 2
     schedule = Schedule("auto", "auto", 10)
     schedule.periods = [Period(500, 225 + surest / 2, 0, 50, half)] * 2
-    assert schedule._by_predictions(1.0) == (pytest.approx(expected), 0.0)
+    schedule._decide_by_predictions(1.0)
+    assert (schedule.current_momentum, schedule.sce_beta) == (pytest.approx(expected), 0.0)
 
 
 @pytest.mark.parametrize("left", [3, 8, 30, 60, 90])

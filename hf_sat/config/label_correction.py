@@ -33,7 +33,8 @@ class LabelCorrectionArguments(PeerMethodArguments):
             answer too, as far as wrong labels are of one kind; with two classes, as far as labels tell nothing. 0 is
             the paper's algorithm. "auto" is 0 where `sat_momentum` or `sat_start_epoch` is a number, for labels of
             tokens, in runs of less than three epochs, with fewer than 200 labels a class, of which 8,192 in all are
-            remembered, and for two classes where no such layer is found; else 0.8 of the average class, at most 200.
+            remembered, and for two classes where no such layer is found; else 0.8 of the average class, at most 200,
+            which are not asked if the model is unsure of what it knows at the onset.
         sat_loss ("auto" | "ce" | "sce"): once labels are corrected, cross-entropy with the soft target, or its
             symmetric form `CE + sat_sce_beta * reverse CE`. "auto" is the symmetric form with a weight found at the
             onset (see `hf_sat.methods.schedule.auto_sce_beta`), but the paper's cross-entropy where `sat_momentum` or

@@ -21,10 +21,6 @@ SUREST = 0.1
 CONFIDENCES = 50
 # From so many of them on they tell something: a share of fifty is known to six points.
 LEAST_SUREST = 50
-# A model whose mean confidence is a smaller part of its agreement with the given labels has not learned them yet. (At
-# the onset of 10 epochs .68 to .71 on TREC's 50 fine classes, and .75 at the sixth; .85 to .97 on its six classes, .94
-# to 1 on SST-2.)
-SURE_ENOUGH = 0.8
 
 
 @dataclass
@@ -76,15 +72,15 @@ def flickering(before: Period, epoch: Period) -> float:
     return epoch.changed / max(epoch.visits, 1) if epoch.changed >= FLICKER_RATIO * before.changed else 0.0
 
 
-def is_unsure(epoch: Period) -> bool:
-    """Whether the model is right, by the given labels, much more often than its probabilities say.
+def sureness(epoch: Period) -> float:
+    """Mean confidence as a part of the agreement with the given labels.
 
-    Learning brings both together, as cross-entropy calibrates to the labels it is trained on, and learning by heart
-    makes a model surer than that. Before, soft predictions are flatter than what is known.
+    Cross-entropy calibrates to the labels it is trained on, so learning brings both together, and learning by heart
+    makes a model surer than that. Before, its probabilities are flatter than what it knows.
     """
-    visits = max(sum(epoch.by_confidence[0]), 1)
-    confidence = sum((place + 0.5) / CONFIDENCES * count for place, count in enumerate(epoch.by_confidence[0])) / visits
-    return confidence < SURE_ENOUGH * epoch.agreeing / max(epoch.visits, 1)
+    visits, agreeing = (sum(counts) for counts in epoch.by_confidence)
+    confidence = sum((place + 0.5) / CONFIDENCES * count for place, count in enumerate(epoch.by_confidence[0]))
+    return confidence / agreeing if visits and agreeing else 1.0
 
 
 def shares_right(epoch: Period) -> tuple[float, float]:
