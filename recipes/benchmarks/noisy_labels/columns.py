@@ -9,13 +9,14 @@ REAL = ("weak", "aggre", "worse")
 INJECTED = re.compile(r"(symmetric|pair|instance)(\d+)")
 
 # Defaults and extra terms are chosen on this half. It has every kind of noise once: the TREC columns that the first
-# defaults were looked at with, all of SST-2, weak labels, and the noisier human labels.
+# defaults were looked at with, all of SST-2, weak labels, the noisier human labels; and many classes.
 CHOOSE = (
     "trec/symmetric40",
     "trec/symmetric60",
     "trec/pair40",
     "trec/instance40",
     "trec/clean",
+    "trec_fine/symmetric40",
     "sst/symmetric20",
     "sst/symmetric40",
     "sst/clean",
@@ -24,11 +25,13 @@ CHOOSE = (
     "cifar/worse",
 )
 # This half is only reported on. SUBJ is nowhere else, AG News with injected noise neither. Pair noise with two classes
-# is symmetric noise, so TREC and AG News carry it, one in each half at 40 %.
+# is symmetric noise, so TREC and AG News carry it, one in each half at 40 %. Noise that depends on the instance comes
+# with many classes here.
 REPORT = (
     "trec/symmetric20",
     "trec/pair20",
     "trec/weak",
+    "trec_fine/instance40",
     "subj/symmetric20",
     "subj/symmetric40",
     "subj/clean",
@@ -47,7 +50,7 @@ class Column:
     """A data set and its noise.
 
     Args:
-        data: "trec", "sst", "subj", "ag" or "cifar".
+        data: "trec", "trec_fine", "sst", "subj", "ag" or "cifar".
         noise: "clean", an injected kind with its rate ("pair40"), or one that comes with the data.
     """
 

@@ -14,7 +14,14 @@ LINES = {
     "sat": ("SAT", {"color": "C0"}),
     "oracle": ("cross-entropy on clean labels", {"color": "C2", "linestyle": ":"}),
 }
-DATA = {"trec": "TREC", "sst": "SST-2", "subj": "SUBJ", "ag": "AG News", "cifar": "CIFAR-10"}
+DATA = {
+    "trec": "TREC",
+    "trec_fine": "TREC, 50 classes",
+    "sst": "SST-2",
+    "subj": "SUBJ",
+    "ag": "AG News",
+    "cifar": "CIFAR-10",
+}
 NOISES = sorted(dict.fromkeys(Column.parse(name).noise for name in REPORT + CHOOSE), key=lambda name: name == "clean")
 PANELS_IN_A_ROW = 4
 
