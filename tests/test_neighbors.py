@@ -292,8 +292,8 @@ def test_auto_has_neighbors_where_they_can_help(runs, monkeypatch, rows, setting
 @pytest.mark.parametrize("neighbors, asked", [("auto", False), (7, True)])
 def test_an_unsure_model_asks_none_that_were_not_set(runs, monkeypatch, neighbors, asked):
     monkeypatch.setattr(neighborhood, "LEAST_OF_CLASS", 25)
-    monkeypatch.setattr(schedule, "UNSURE", (2.0, 0.8))
-    monkeypatch.setattr(schedule, "SURE", (3.0, 0.2))
+    monkeypatch.setattr(schedule, "UNSURE", 2.0)
+    monkeypatch.setattr(schedule, "SURE", 3.0)
     trainer = make_trainer(runs, data=text_data(200), sat_neighbors=neighbors)
     trainer.train()
     assert trainer._correction.neighborhood.knows_noise is asked
