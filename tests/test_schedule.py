@@ -14,10 +14,15 @@ def steps(total_epochs, per_epoch=10):
     return [step / per_epoch for step in range(round(total_epochs * per_epoch))]
 
 
-def run(schedule, total_epochs, agreement, changes, per_epoch=10, batch=20, confidence=torch.ones_like):
+def sure(place, epoch):
+    return torch.ones_like(place)
+
+
+def run(schedule, total_epochs, agreement, changes, per_epoch=10, batch=20, confidence=sure):
     """Go through a run in which the model agrees and changes its mind at given rates of each epoch.
 
-    `confidence` is that of each prediction by its place in the batch, 0 to 1; the first agree with the given labels.
+    `confidence` is that of each prediction by its place in the batch, 0 to 1, and the epoch; the first agree with the
+    given labels.
     """
     correcting = []
     for epoch in steps(total_epochs, per_epoch):
@@ -27,7 +32,8 @@ def run(schedule, total_epochs, agreement, changes, per_epoch=10, batch=20, conf
         agreeing = torch.arange(batch) < round(batch * agreement(int(epoch)))
         changed = torch.arange(batch) < round(batch * changes(int(epoch)))
         seen = torch.ones(batch, dtype=torch.bool)
-        schedule.see(seen, agreeing, changed, labels, num_classes=4, confidence=confidence(torch.arange(batch) / batch))
+        sureness = confidence(torch.arange(batch) / batch, epoch)
+        schedule.see(seen, agreeing, changed, labels, num_classes=4, confidence=sureness)
     return correcting
 
 
@@ -53,6 +59,14 @@ def test_latest_start(total_epochs):
     assert schedule.onset <= latest_start(total_epochs)
 
 
+@pytest.mark.parametrize("total_epochs", [10, 12, 20, 30])
+def test_a_longer_fine_tuning_is_not_corrected_later(total_epochs):
+    """Wrong labels are learned by heart in the same epoch of each."""
+    schedule = Schedule("auto", "auto", total_epochs)
+    run(schedule, total_epochs, lambda epoch: 0.7, lambda epoch: 0.25**epoch if epoch < 4 else 0.0)
+    assert schedule.onset == latest_start(total_epochs) == 2.5 and latest_start(total_epochs, num_classes=2) == 1.5
+
+
 @pytest.mark.parametrize("total_epochs", [3, 8, 40])
 def test_predictions_that_are_not_steady_are_waited_for(total_epochs):
     """As of an image model from scratch: most change from epoch to epoch, and it looks as if they had settled."""
@@ -69,12 +83,12 @@ def test_predictions_that_are_not_steady_are_waited_for(total_epochs):
 def test_predictions_that_flicker_are_averaged_over_more_visits():
     """What changes because the model learns does not count, what changes all the same does."""
     momenta, betas = [], []
-    for changes in ([1.0, 0.4, 0.1, 0.1], [1.0, 0.4, 0.4, 0.4]):
+    for changes in ([1.0, 1.0, 0.3, 0.3], [1.0, 0.8, 0.55, 0.55]):
         schedule = Schedule("auto", "auto", 12)
         run(schedule, 12, lambda epoch: 0.5, lambda epoch, changes=changes: changes[min(epoch, 3)])
         momenta.append(schedule.current_momentum)
         betas.append(schedule.sce_beta)
-    assert momenta == pytest.approx([(1 / 3) ** (1 / 0.9), 0.4**0.5], abs=1e-3) and betas == [0.0, 1.0]
+    assert momenta == pytest.approx([(1 / 3) ** (1 / 0.9), 0.55**0.5], abs=1e-3) and betas == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -83,24 +97,34 @@ def test_predictions_that_flicker_are_averaged_over_more_visits():
         (0.5, 60, True, 0.99),
         (0.8, 60, True, 0.99),
         (0.85, 60, True, 0.85**2),
-        (0.5, 60, False, 0.294),
-        (0.5, 40, True, 0.294),  # of 400 visits an epoch the surest are too few to tell
+        (0.5, 60, False, 0.315),
+        (0.5, 40, True, 0.315),  # of 400 visits an epoch the surest are too few to tell
     ],
 )
 def test_labels_are_kept_while_they_are_right_more_often_than_predictions(agreement, batch, surest_agree, expected):
     """The labels contradict none of the surest; so where they contradict many others, these predictions are wrong."""
     schedule, slope = Schedule("auto", "auto", 12), -0.4 if surest_agree else 0.4
-    confidence = lambda place: 0.8 + slope * (place - 0.5)  # noqa: E731
+    confidence = lambda place, epoch: 0.8 + slope * (place - 0.5)  # noqa: E731
     run(schedule, 12, lambda _: agreement, lambda epoch: 0.5**epoch, batch=batch, confidence=confidence)
     assert schedule.current_momentum == pytest.approx(expected, abs=2e-3)
     assert schedule.sce_beta == 0.0
+
+
+@pytest.mark.parametrize("changes, expected", [([1.0, 0.5, 0.2, 0.1], 0.315), ([1.0, 0.8, 0.55, 0.55], 0.99)])
+def test_labels_that_look_right_because_they_are_known_by_heart_are_corrected(changes, expected):
+    """Contradicted by the surest predictions of the first pass, by none later; unless predictions still flicker."""
+    schedule = Schedule("auto", "auto", 12)
+    slope = lambda epoch: 0.4 if epoch < 1 else -0.4  # noqa: E731
+    confidence = lambda place, epoch: 0.8 + slope(epoch) * (place - 0.5)  # noqa: E731
+    run(schedule, 12, lambda _: 0.5, lambda epoch: changes[min(epoch, 3)], batch=60, confidence=confidence)
+    assert schedule.current_momentum == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("confidence, expected", [(0.3, 0.8), (0.45, 0.8), (0.52, 0.36), (0.9, 0.36)])
 def test_labels_are_kept_while_the_model_is_unsure_of_what_it_knows(confidence, expected):
     """As with many classes: right in 60 % of the cases, and sure of it to 30 %."""
     schedule = Schedule("auto", "auto", 12)
-    unsure = lambda place: torch.full_like(place, confidence)  # noqa: E731
+    unsure = lambda place, epoch: torch.full_like(place, confidence)  # noqa: E731
     run(schedule, 12, lambda _: 0.6, lambda epoch: 0.5**epoch, confidence=unsure)
     assert schedule.current_momentum == pytest.approx(expected, abs=1e-6) and schedule.sce_beta == 0.0
     assert schedule.trusts_neighbors is (expected < 0.8)

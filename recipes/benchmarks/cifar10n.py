@@ -44,8 +44,8 @@ class Options:
     image_size: int = field(default=48, metadata={"help": "Side of the pictures, pixels."})
     batch_size: int = field(default=32, metadata={"help": "Pictures of a step."})
     learning_rate: float = field(default=3e-4, metadata={"help": "Largest; it falls to 0."})
-    start: str = field(default="2", metadata={"help": "sat_start_epoch."})
-    momentum: str = field(default="0.8", metadata={"help": "sat_momentum."})
+    start: str = field(default="auto", metadata={"help": "sat_start_epoch."})
+    momentum: str = field(default="auto", metadata={"help": "sat_momentum."})
     plain: bool = field(default=True, metadata={"help": "Run the plain Trainer too."})
 
 
