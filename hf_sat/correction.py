@@ -275,7 +275,8 @@ class LabelCorrection:
         agreeing = visits.predicted == labels
         confidence = visits.target.max(dim=1).values
         self.monitor.see(rows, visits.predicted, counted, visits.finite, agreeing, confidence)
-        changed = fresh & known & (state.last_prediction[rows] != visits.predicted)
+        # A first prediction counts as changed, whether the label was known before the run or shows itself only now.
+        changed = fresh & ~(known & (state.last_prediction[rows] == visits.predicted))
         self.schedule.see(fresh, agreeing, changed, labels, state.num_classes, visits.p_predicted)
         self.joint.see(state.n_visits[rows].long(), labels, visits.confident, visits.p_given, fresh)
         if self.neighborhood is not None:

@@ -76,6 +76,18 @@ def test_default_collator_and_renamed_labels(runs):
     np.testing.assert_allclose(report["p_given"], expected[ALL, BASE["labels"]], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["words", "shifted"])
+def test_automatic_settings_do_not_hang_on_when_labels_become_known(runs, name):
+    """Those of a table are read before the run, those that a collator makes show themselves in the first pass."""
+    auto = {"sat_momentum": "auto", "sat_start_epoch": "auto", "learning_rate": 3e-3, "num_train_epochs": 5}
+    data, _, settings = DATASETS[name]()
+    read, seen = train(runs, table(), **auto), train(runs, data, **settings, **auto)
+    told = [trainer.state.log_history[-2] for trainer in (read, seen)]
+    for key in ("sat/onset_epoch", "sat/momentum", "sat/agreement"):
+        assert told[0][key] == told[1][key]
+    assert all(torch.equal(*pair) for pair in zip(weights(read).values(), weights(seen).values(), strict=True))
+
+
 # ---- loaders --------------------------------------------------------------------------------------------------------
 
 

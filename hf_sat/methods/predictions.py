@@ -30,7 +30,7 @@ class Period:
     Args:
         visits: predictions seen.
         agreeing: those that were the given label.
-        changed: those that differ from the prediction of the same row at its last visit.
+        changed: those that differ from the prediction of the same row at its last visit, first ones included.
         largest_class: visits to rows of the most frequent given label.
         by_confidence: visits and agreeing ones with a largest probability in each fiftieth, the least first.
     """

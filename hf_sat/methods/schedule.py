@@ -255,7 +255,7 @@ class Schedule:
         if last is None or not has_learned(last):
             return False
         classes = self._classes
-        # The first epoch has no prediction to change, so the first comparison is of the third with the second.
+        # All of the first epoch's predictions are new, so the first comparison is of the third with the second.
         settled = len(self.periods) >= 3 * PERIODS_PER_EPOCH and has_settled(before, last)
         in_time = settled or epoch >= latest_start(self.total_epochs, classes)
         with_predecessor = Period.sum(self.periods[PERIODS_PER_EPOCH:][-PERIODS_PER_EPOCH:])
@@ -299,7 +299,7 @@ class Schedule:
 
         Args:
             fresh: which count.
-            agreeing, changed: whether the prediction is the given label, and another than at the visit before.
+            agreeing, changed: whether the prediction is the given label, and another than at the visit before, if any.
             labels: given labels.
             confidence: largest predicted probability.
         """
