@@ -88,7 +88,17 @@ def test_predictions_that_flicker_are_averaged_over_more_visits():
         run(schedule, 12, lambda epoch: 0.5, lambda epoch, changes=changes: changes[min(epoch, 3)])
         momenta.append(schedule.current_momentum)
         betas.append(schedule.sce_beta)
-    assert momenta == pytest.approx([(1 / 3) ** (1 / 0.9), 0.55**0.5], abs=1e-3) and betas == [0.0, 1.0]
+    # The second starts at 3.6, and may take two thirds of the visits left to flip a label.
+    assert momenta == pytest.approx([(1 / 3) ** (1 / 0.9), (1 / 3) ** (1.5 / 8.4)], abs=1e-3) and betas == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("total_epochs", [20, 40, 200])
+def test_a_model_that_learns_from_scratch_has_the_constants_of_the_paper(total_epochs):
+    """Half of its predictions change from epoch to epoch, with no end to it."""
+    schedule = Schedule("auto", "auto", total_epochs)
+    run(schedule, total_epochs, lambda epoch: 0.3, lambda epoch: max(0.45, 0.6 - 0.01 * epoch))
+    assert (schedule.onset, schedule.current_momentum) == (0.3 * total_epochs, pytest.approx(0.9, abs=0.02))
+    assert schedule.sce_beta == pytest.approx({20: 0.86, 40: 0.37, 200: 0.3}[total_epochs])
 
 
 @pytest.mark.parametrize(
@@ -172,7 +182,8 @@ def test_momentum_bounds():
     assert momenta == sorted(momenta) and momenta[-1] == 0.9 and momenta[0] == 0.37
     # The momentum of few visits follows from agreement and steadiness, that of many from their number.
     assert [auto_momentum(left, 0.6) for left in (4, 8, 10)] == pytest.approx([0.36, 0.36, 0.36])
-    assert auto_momentum(10, 0.6, flicker=0.49) == pytest.approx(0.7) and auto_momentum(2, 0.0) == 0.2
+    flickering = [auto_momentum(20, 0.0, flicker=flicker) for flicker in (0.3, 0.35, 0.4, 1.0)]
+    assert flickering == pytest.approx([0.675, 0.7875, 0.9, 0.9]) and auto_momentum(2, 0.0) == 0.2
     assert auto_momentum(400, 0.0) == 0.9 and auto_momentum(2, 0.3, lead=0.2) == 0.9
     # Where labels lead it is as large as they are right, within bounds.
     assert [auto_momentum(2, 0.3, lead=0.2, right=right) for right in (0.5, 0.95, 1.0)] == [0.9, 0.95, 0.99]
@@ -187,7 +198,9 @@ def test_momentum_bounds():
     assert [auto_momentum(left, 1.0) for left in (1, 1.5)] == pytest.approx([0.37, 1 / 3])
 
 
-@pytest.mark.parametrize("left, expected", [(0, 0.0), (1, 0.0), (1.5, 0.5), (2, 1.0), (80, 1.0)])
+@pytest.mark.parametrize(
+    "left, expected", [(0, 0.0), (1, 0.0), (1.5, 0.5), (2, 1.0), (10, 1.0), (20, 0.65), (30, 0.3), (80, 0.3)]
+)
 def test_the_weight_of_the_reverse_cross_entropy(left, expected):
     assert auto_sce_beta(left, 0.0, 4) == 0.0
     by_classes = [auto_sce_beta(left, 1e-9, classes) for classes in (2, 10, 20, 1000)]
