@@ -120,6 +120,21 @@ def test_words_about_images(tmp_path):
     assert "25.0 % of the wrong labels and is right in 75.0 %" in sentence and "(1 seed;" in sentence
 
 
+def test_the_table_of_learning_from_scratch_is_of_its_results(tmp_path):
+    assert image_text.from_scratch_table(tmp_path) == cost_text.NOT_MEASURED
+    same = {"seed": 0, "samples": 4000, "epochs": 40, "noise": "symmetric40", "width": 16, "device": "CPU of a kind"}
+    runs = [
+        {**same, "method": "ce", "augmented": True, "accuracy": 0.5, "log": {}},
+        {**same, "method": "ce", "augmented": True, "seed": 1, "accuracy": 0.6, "log": {}},
+        {**same, "method": "sat", "augmented": True, "accuracy": 0.7, "log": {"sat/onset_epoch": 12.0}},
+        {**same, "method": "sat", "augmented": False, "accuracy": 0.4, "log": {"sat/onset_epoch": 15.5}},
+    ]
+    (tmp_path / "from_scratch.json").write_text(json.dumps({"runs": runs}))
+    table = image_text.from_scratch_table(tmp_path)
+    assert "4,000 pictures of CIFAR-10 with symmetric40 noise" in table and "CPU of a kind" in table
+    assert "| `ce` | 55.0 | - | - | 2 |" in table and "| `sat` | 70.0 | 40.0 | 12, 15.5 | 1 |" in table
+
+
 def test_the_audit_table_is_of_its_results(tmp_path):
     assert audit_text.audit_table(tmp_path) == cost_text.NOT_MEASURED
     about = {"samples": 1500, "epochs": 5, "layers": 3, "device": "CPU of a kind, 1 threads", "num_train": 1500}

@@ -1,9 +1,10 @@
-"""README's words about CIFAR-10N, from the JSON that its script leaves."""
+"""What the pages say of CIFAR-10N and of learning from scratch, from the JSON that their scripts leave."""
 
 import statistics
 from pathlib import Path
 
 from .cost_text import NOT_MEASURED, read
+from .tables import NONE, markdown, percent
 
 
 def cifar10n_sentence(folder: Path) -> str:
@@ -22,6 +23,31 @@ def cifar10n_sentence(folder: Path) -> str:
         f"corrections ({'1 seed' if seeds == 1 else f'means over {seeds} seeds'}; {result['device']}; "
         "`recipes/benchmarks/cifar10n.py`)."
     )
+
+
+def from_scratch_table(folder: Path) -> str:
+    """A row for each method: accuracy with augmentation and without, and the onset it came to."""
+    result = read(folder, "from_scratch.json")
+    if result is None:
+        return NOT_MEASURED
+    runs, first = result["runs"], result["runs"][0]
+    caption = (
+        f"A small ResNet on {first['samples']:,} pictures of CIFAR-10 with {first['noise']} noise, from scratch, "
+        f"{first['epochs']} epochs of SGD, accuracy in % on 1,000 held-out training pictures at the last; "
+        f"{first['device']}; `recipes/benchmarks/from_scratch.py`:"
+    )
+    rows = []
+    for name in dict.fromkeys(run["method"] for run in runs):
+        of = {augmented: _runs(runs, name, augmented) for augmented in (True, False)}
+        scores = [percent(statistics.fmean(run["accuracy"] for run in it)) if it else NONE for it in of.values()]
+        onsets = {f"{run['log']['sat/onset_epoch']:g}" for it in of.values() for run in it if run["log"]}
+        rows.append([f"`{name}`", *scores, ", ".join(sorted(onsets)) or NONE, str(max(map(len, of.values())))])
+    header = ["method", "with crops and flips", "without", "onset (epoch)", "seeds"]
+    return f"{caption}\n\n{markdown(rows, header)}"
+
+
+def _runs(runs: list[dict], name: str, augmented: bool) -> list[dict]:
+    return [run for run in runs if run["method"] == name and run["augmented"] is augmented]
 
 
 def _percent(rows: list[dict], name: str) -> str:
