@@ -121,18 +121,20 @@ def test_words_about_images(tmp_path):
 
 
 def test_the_table_of_learning_from_scratch_is_of_its_results(tmp_path):
-    assert image_text.from_scratch_table(tmp_path) == cost_text.NOT_MEASURED
+    assert image_text.from_scratch_tables(tmp_path) == cost_text.NOT_MEASURED
     same = {"seed": 0, "samples": 4000, "epochs": 40, "noise": "symmetric40", "width": 16, "device": "CPU of a kind"}
     runs = [
         {**same, "method": "ce", "augmented": True, "accuracy": 0.5, "log": {}},
         {**same, "method": "ce", "augmented": True, "seed": 1, "accuracy": 0.6, "log": {}},
         {**same, "method": "sat", "augmented": True, "accuracy": 0.7, "log": {"sat/onset_epoch": 12.0}},
         {**same, "method": "sat", "augmented": False, "accuracy": 0.4, "log": {"sat/onset_epoch": 15.5}},
+        {**same, "method": "ce", "epochs": 10, "augmented": True, "accuracy": 0.3, "log": {}},
     ]
     (tmp_path / "from_scratch.json").write_text(json.dumps({"runs": runs}))
-    table = image_text.from_scratch_table(tmp_path)
+    table = image_text.from_scratch_tables(tmp_path)
     assert "4,000 pictures of CIFAR-10 with symmetric40 noise" in table and "CPU of a kind" in table
-    assert "| `ce` | 55.0 | - | - | 2 |" in table and "| `sat` | 70.0 | 40.0 | 12, 15.5 | 1 |" in table
+    assert "| `ce` | 55.0 | - | - | 2, 0 |" in table and "| `sat` | 70.0 | 40.0 | 12, 15.5 | 1, 1 |" in table
+    assert "10 epochs of SGD" in table and "| `ce` | 30.0 | - | - | 1, 0 |" in table
 
 
 def test_the_audit_table_is_of_its_results(tmp_path):

@@ -267,6 +267,11 @@ class Schedule:
         parts = (self.periods[-2 * n : -n], self.periods[-n:])
         return tuple(Period.sum(part) if len(part) == n else None for part in parts)
 
+    def _flicker(self) -> float:
+        """Share of the predictions that flickers; none before there are two epochs to compare."""
+        before, last = self._last_epochs()
+        return flickering(before, last) if before is not None else 0.0
+
     def _is_time(self, epoch: float) -> bool:
         before, last = self._last_epochs()
         if last is None or not has_learned(last):
@@ -275,7 +280,7 @@ class Schedule:
         # All of the first epoch's predictions are new, so the first comparison is of the third with the second.
         settled = len(self.periods) >= 3 * PERIODS_PER_EPOCH and has_settled(before, last)
         in_time = settled or epoch >= latest_start(self.total_epochs, classes)
-        if before is not None and flickering(before, last) >= FROM_SCRATCH:
+        if self._flicker() >= FROM_SCRATCH:
             in_time = in_time and epoch >= PAPER_START * self.total_epochs
         with_predecessor = Period.sum(self.periods[PERIODS_PER_EPOCH:][-PERIODS_PER_EPOCH:])
         return (in_time and is_steady(with_predecessor)) or epoch >= last_resort(self.total_epochs, classes)
@@ -283,9 +288,7 @@ class Schedule:
     def _decide_by_predictions(self, epoch: float) -> None:
         """Momentum, weight of the reverse cross-entropy, and whether neighbors count, as the predictions suggest."""
         seen = Period.sum(self.periods) if self.periods else None
-        before, last = self._last_epochs()
-        flicker = flickering(before, last) if before is not None else 0.0
-        last = last or seen
+        flicker, last = self._flicker(), self._last_epochs()[1] or seen
         agreement = last.agreeing / max(last.visits, 1) if last else 1.0
         lead, right = self._lead(last, flicker) if last else (0.0, 0.0)
         sure = sureness(last) if last else 1.0

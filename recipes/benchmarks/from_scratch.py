@@ -8,7 +8,6 @@ Each run is added to `results/from_scratch.json` when it ends; what stands there
 """
 
 import json
-import platform
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from noisy_labels.columns import Column
 from noisy_labels.data import Examples, read
 from noisy_labels.methods import method
+from small_bert import device_name
 from torch import Tensor, nn
 from transformers import HfArgumentParser, Trainer, TrainingArguments, logging
 
@@ -151,7 +151,7 @@ def main() -> None:
                 if any(key.items() <= stored.items() for stored in result["runs"]):
                     continue
                 row = key | run(name, bool(augmented), seed, options)
-                row |= {"device": f"CPU {platform.machine()}", "torch": torch.__version__}
+                row |= {"device": device_name(), "torch": torch.__version__}
                 print(key, f"{100 * row['accuracy']:.1f} %", flush=True)
                 result["runs"].append(row)
                 RESULTS.write_text(json.dumps(result, indent=1) + "\n")

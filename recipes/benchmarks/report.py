@@ -97,7 +97,7 @@ def all_blocks(cells: pd.DataFrame, folder: Path) -> dict[str, str]:
         "distillation": distillation_text.distillation_table(folder),
         "distillation_cost": distillation_text.distillation_cost_table(folder),
         "augmentation": augmentation_text.augmentation_table(folder),
-        "from_scratch": image_text.from_scratch_table(folder),
+        "from_scratch": image_text.from_scratch_tables(folder),
         "augmentation_cost": augmentation_text.augmentation_cost_table(folder),
     }
 

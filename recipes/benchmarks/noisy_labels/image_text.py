@@ -25,12 +25,19 @@ def cifar10n_sentence(folder: Path) -> str:
     )
 
 
-def from_scratch_table(folder: Path) -> str:
-    """A row for each method: accuracy with augmentation and without, and the onset it came to."""
+def from_scratch_tables(folder: Path) -> str:
+    """A table for each size, length and noise: accuracy of each method with augmentation and without, and its onset."""
     result = read(folder, "from_scratch.json")
     if result is None:
         return NOT_MEASURED
-    runs, first = result["runs"], result["runs"][0]
+    alike = {}
+    for run in result["runs"]:
+        alike.setdefault(tuple(run[name] for name in ("samples", "epochs", "noise", "width", "device")), []).append(run)
+    return "\n\n".join(map(_from_scratch_table, alike.values()))
+
+
+def _from_scratch_table(runs: list[dict]) -> str:
+    first = runs[0]
     caption = (
         f"A small ResNet on {first['samples']:,} pictures of CIFAR-10 with {first['noise']} noise, from scratch, "
         f"{first['epochs']} epochs of SGD, accuracy in % on 1,000 held-out training pictures at the last; "
@@ -38,10 +45,11 @@ def from_scratch_table(folder: Path) -> str:
     )
     rows = []
     for name in dict.fromkeys(run["method"] for run in runs):
-        of = {augmented: _runs(runs, name, augmented) for augmented in (True, False)}
-        scores = [percent(statistics.fmean(run["accuracy"] for run in it)) if it else NONE for it in of.values()]
-        onsets = {f"{run['log']['sat/onset_epoch']:g}" for it in of.values() for run in it if run["log"]}
-        rows.append([f"`{name}`", *scores, ", ".join(sorted(onsets)) or NONE, str(max(map(len, of.values())))])
+        of = [_runs(runs, name, augmented) for augmented in (True, False)]
+        scores = [percent(statistics.fmean(run["accuracy"] for run in it)) if it else NONE for it in of]
+        onsets = {f"{run['log']['sat/onset_epoch']:g}" for it in of for run in it if run["log"]}
+        seeds = ", ".join(str(len(it)) for it in of)
+        rows.append([f"`{name}`", *scores, ", ".join(sorted(onsets)) or NONE, seeds])
     header = ["method", "with crops and flips", "without", "onset (epoch)", "seeds"]
     return f"{caption}\n\n{markdown(rows, header)}"
 
