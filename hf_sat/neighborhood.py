@@ -28,6 +28,10 @@ LEAST_OF_CLASS = 200
 # half lost 3.6 points on AG News with 40 % symmetric noise, and won 11.1 with pair noise. (One-sidedness was estimated
 # as 0.76 to 0.81 under pair noise, 0.09 to 0.16 under symmetric and instance-dependent noise.)
 LARGEST_SHARE = 0.5
+# Less one-sided than the first it is spread, and neighbors do not count at all; from the second on they do in full.
+# (TREC, 60 % symmetric noise, two seeds, accuracy where they counted by 0.11 or 0.12 and where they did not: in 3
+# epochs 59.4, 68.0 and 63.5, 70.6, in 5 epochs 58.2, 68.2 and 66.0, 70.5.)
+SPREAD, OF_ONE_KIND = 0.2, 0.3
 # Neighbors vote from the second pass on; the passes that it takes until they can be believed, and the shortest run in
 # which "auto" asks them.
 VOTES_FROM = 1.0
@@ -67,7 +71,8 @@ class Neighborhood:
         votes: (Q + 1, C) float32, shares of labels among the neighbors at the last visit, zero before the second pass.
         epochs: (Q + 1,) float32, when that visit was.
         transition, prior: how labels go wrong, and how large classes are, see [`transitions`]; zero until it is known.
-        share: weight of what the neighbors tell, beside the prediction, (): how one-sided the noise is, at most a half.
+        share: weight of what the neighbors tell, beside the prediction, (): how one-sided the noise is, at most a half,
+            and 0 where it is spread.
 
     Args:
         num_rows: labels of the run.
@@ -121,7 +126,9 @@ class Neighborhood:
     def _share(self) -> Tensor:
         if len(self.prior) == 2:  # wrong labels are of one kind by necessity: as many as tell nothing
             return (2.0 - self.transition.trace()).clamp(0.0, LARGEST_SHARE)
-        return one_sidedness(self.transition, self.prior).nan_to_num(0.0).clamp_max(LARGEST_SHARE)  # nobody voted
+        one_sided = one_sidedness(self.transition, self.prior).nan_to_num(0.0)  # nobody voted
+        counts = ((one_sided - SPREAD) / (OF_ONE_KIND - SPREAD)).clamp(0.0, 1.0)
+        return (counts * one_sided).clamp_max(LARGEST_SHARE)
 
     def noise_rate(self) -> float:
         """Share of wrong labels by that estimate."""

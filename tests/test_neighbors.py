@@ -78,7 +78,8 @@ def share_of(noise, prior):
         return min(0.5, max(0.0, 2 - np.trace(noise)))
     wrong = noise - np.diag(np.diag(noise))
     worst = sum(p * row.max() for p, row in zip(prior, wrong)) / sum(p * row.sum() for p, row in zip(prior, wrong))
-    return min(0.5, max(0.0, (worst - 1 / (len(prior) - 1)) / (1 - 1 / (len(prior) - 1))))
+    one_sided = (worst - 1 / (len(prior) - 1)) / (1 - 1 / (len(prior) - 1))
+    return min(0.5, one_sided * min(1.0, max(0.0, 10 * one_sided - 2)))
 
 
 def replay(passes, positions, labels, settings):
@@ -183,11 +184,12 @@ def test_places_are_shared_without_regard_to_order(monkeypatch):
 def test_neighbors_share_what_is_one_sided():
     place = Neighborhood(6, 4, 2, torch.device("cpu"))
     place.prior = torch.full((4,), 0.25)
-    spread, one_kind = torch.full((4, 4), 0.1) + 0.6 * torch.eye(4), 0.6 * torch.eye(4) + 0.4 * torch.eye(4).roll(1, 1)
+    spread, one_kind = (1 - torch.eye(4)) / 3, torch.eye(4).roll(1, 1)
     shares = []
-    for place.transition in (spread, (spread + one_kind) / 2, one_kind):
+    for weight in (0.0, 0.19, 0.25, 0.31, 0.45, 0.55, 1.0):
+        place.transition = 0.6 * torch.eye(4) + 0.4 * ((1 - weight) * spread + weight * one_kind)
         shares.append(place._share().item())
-    assert shares == pytest.approx([0.0, share_of(((spread + one_kind) / 2).numpy(), [0.25] * 4), 0.5], abs=1e-6)
+    assert shares == pytest.approx([0.0, 0.0, 0.125, 0.31, 0.45, 0.5, 0.5], abs=1e-6)
 
 
 def test_edited_labels_are_forgotten():
