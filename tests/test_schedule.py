@@ -59,7 +59,7 @@ def test_latest_start(total_epochs):
     assert schedule.onset <= latest_start(total_epochs)
 
 
-@pytest.mark.parametrize("total_epochs", [10, 12, 20, 30])
+@pytest.mark.parametrize("total_epochs", [10, 12, 20, 28])
 def test_a_longer_fine_tuning_is_not_corrected_later(total_epochs):
     """Wrong labels are learned by heart in the same epoch of each."""
     schedule = Schedule("auto", "auto", total_epochs)
