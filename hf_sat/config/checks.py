@@ -52,7 +52,8 @@ def count_or_none(setting: str, value: Any, meaning: str) -> None:
 
 def device_or_auto(setting: str, value: Any) -> None:
     try:
-        known = value == AUTO or torch.device(value) is not None
+        # A number names a device only to a torch that was built for an accelerator.
+        known = value == AUTO or (not isinstance(value, int) and torch.device(value) is not None)
     except (RuntimeError, TypeError):
         known = False
     if not known:
